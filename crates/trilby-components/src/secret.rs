@@ -1,0 +1,4 @@
+//! Secret stores, one module each.
+
+pub mod local_env;
+pub mod local_file;

@@ -1,0 +1,61 @@
+//! What wasmtime is told, and why.
+
+use wasmtime::{Config, InstanceAllocationStrategy, PoolingAllocationConfig};
+
+/// Addresses behind a memory in which a stray access is caught. Wasmtime's own default.
+const GUARD_BYTES: u64 = 32 << 20;
+
+/// The largest table a guest can have in the pool; more than any toolchain is known to make.
+const POOL_TABLE_ELEMENTS: usize = 100_000;
+
+/// Memories keep 4 GiB of addresses each. Then code needs no bounds checks, and any memory limit fits. A process has
+/// 128 TiB of addresses, so thousands of them fit; only touched pages cost memory.
+pub(super) fn pooling(max_instances: u32) -> Config {
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_component_instances(max_instances)
+        .total_memories(max_instances)
+        .total_stacks(max_instances)
+        // A component is several core instances: the program, its adapters and the glue between them.
+        .total_core_instances(max_instances.saturating_mul(16))
+        .total_tables(max_instances.saturating_mul(4))
+        .max_tables_per_module(16)
+        .max_memories_per_module(16)
+        .table_elements(POOL_TABLE_ELEMENTS)
+        // Room for the bookkeeping of big guests, such as interpreters; it is a bound, not a reservation.
+        .max_core_instance_size(16 << 20)
+        .max_component_instance_size(16 << 20);
+
+    let mut config = common();
+    config
+        .memory_reservation(4 << 30)
+        .memory_guard_size(GUARD_BYTES)
+        .memory_may_move(false)
+        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+    config
+}
+
+/// Memories take the addresses they need and move when they outgrow them, for systems where addresses are scarce.
+pub(super) fn on_demand() -> Config {
+    let mut config = common();
+    config
+        .memory_reservation(16 << 20)
+        .memory_reservation_for_growth(16 << 20)
+        .memory_guard_size(64 << 10)
+        .memory_may_move(true)
+        .allocation_strategy(InstanceAllocationStrategy::OnDemand);
+    config
+}
+
+fn common() -> Config {
+    let mut config = Config::new();
+    config
+        .epoch_interruption(true)
+        .wasm_component_model_async(true)
+        .memory_init_cow(true)
+        // Interpreters carry an initial memory of tens of megabytes; mapping it beats copying it for each instance.
+        .memory_guaranteed_dense_image_size(64 << 20);
+    // Only native debuggers read it, and it makes compiled files a fifth larger. Windows cannot do without.
+    #[cfg(not(windows))]
+    config.native_unwind_info(false);
+    config
+}

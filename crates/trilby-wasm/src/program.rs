@@ -1,0 +1,355 @@
+//! A program: what a Wasm file is found to be, compiled and ready to be linked.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use sha2::{Digest as _, Sha256};
+use tokio::sync::OnceCell;
+use wasmtime::Module;
+use wasmtime::component::Component;
+
+use crate::artifact::{self, OPEN_KEY, Seal};
+use crate::engine::{Engine, Started};
+use crate::error::{LoadError, LoadReason};
+use crate::inspect::Surface;
+use crate::source::{FetchLimits, Source};
+
+/// SHA-256 of some content.
+pub(crate) type Digest = [u8; 32];
+
+/// One program of an engine, filled by whoever loads it first.
+pub(crate) type Slot = OnceCell<Code>;
+
+const COMPONENT_VERSION: u16 = 13;
+const MODULE_VERSION: u16 = 1;
+
+/// The two sorts of Wasm file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A component, as WASI 0.2 and later use.
+    Component,
+    /// A core module, as WASI preview 1 uses.
+    Module,
+}
+
+impl Kind {
+    pub(crate) fn to_byte(self) -> u8 {
+        match self {
+            Self::Module => 0,
+            Self::Component => 1,
+        }
+    }
+
+    pub(crate) fn from_byte(byte: u8) -> Option<Self> {
+        match byte {
+            0 => Some(Self::Module),
+            1 => Some(Self::Component),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Component => "component",
+            Self::Module => "core module",
+        })
+    }
+}
+
+#[derive(Clone)]
+pub(crate) enum Code {
+    Component(Component),
+    Module(Module),
+}
+
+/// A loaded program. Programs with the same content share their code within one engine.
+#[derive(Clone)]
+pub struct Program {
+    name: Arc<str>,
+    slot: Arc<Slot>,
+}
+
+impl Program {
+    /// What it was loaded as: a path, an address or a label.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Which sort of Wasm it is.
+    pub fn kind(&self) -> Kind {
+        match self.code() {
+            Code::Component(_) => Kind::Component,
+            Code::Module(_) => Kind::Module,
+        }
+    }
+
+    /// The component.
+    ///
+    /// # Errors
+    ///
+    /// `WrongKind` if it is a core module.
+    pub fn component(&self) -> Result<&Component, LoadError> {
+        match self.code() {
+            Code::Component(component) => Ok(component),
+            Code::Module(_) => Err(self.is_not(Kind::Component)),
+        }
+    }
+
+    /// The core module.
+    ///
+    /// # Errors
+    ///
+    /// `WrongKind` if it is a component.
+    pub fn module(&self) -> Result<&Module, LoadError> {
+        match self.code() {
+            Code::Module(module) => Ok(module),
+            Code::Component(_) => Err(self.is_not(Kind::Module)),
+        }
+    }
+
+    /// What it imports and exports.
+    pub fn surface(&self) -> Surface {
+        match self.code() {
+            Code::Component(component) => Surface::of_component(component),
+            Code::Module(module) => Surface::of_module(module),
+        }
+    }
+
+    fn code(&self) -> &Code {
+        self.slot.get().expect("a program is made from a filled slot")
+    }
+
+    fn is_not(&self, wanted: Kind) -> LoadError {
+        LoadReason::WrongKind { found: self.kind(), wanted }.of(self.name())
+    }
+}
+
+impl fmt::Debug for Program {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Program").field("name", &self.name).field("kind", &self.kind()).finish()
+    }
+}
+
+impl Engine {
+    /// Loads a program from where it is: Wasm, or a local file that [`precompile`](Self::precompile) made.
+    ///
+    /// Naming a compiled file is trusting it: its code runs as it is.
+    pub async fn load(&self, source: &Source) -> Result<Program, LoadError> {
+        let loaded = match source {
+            Source::File(path) if starts_compiled(path) => self.map_file(path).await,
+            _ => match source.fetch(&FetchLimits::default()).await {
+                Ok(bytes) => self.fill(bytes).await,
+                Err(reason) => Err(reason),
+            },
+        };
+        self.program(source.to_string(), loaded)
+    }
+
+    /// Loads a program from memory. `name` stands for it in errors.
+    pub async fn load_bytes(&self, name: &str, wasm: Bytes) -> Result<Program, LoadError> {
+        self.program(name.to_owned(), self.fill(wasm).await)
+    }
+
+    /// Compiles ahead of time, to a file's content for [`load`](Self::load). Blocks while it compiles.
+    ///
+    /// The result runs on engines with the same allocator, on machines of the same sort.
+    pub fn precompile(&self, name: &str, wasm: &[u8]) -> Result<Vec<u8>, LoadError> {
+        let compile = || {
+            let kind = identify(wasm)?;
+            let started = self.start()?;
+            let image = compile(started, kind, wasm)?.1;
+            let seal = Seal { kind, target: target(started), source: Sha256::digest(wasm).into() };
+            Ok(seal.close(image, &OPEN_KEY))
+        };
+        compile().map_err(|reason: LoadReason| reason.of(name))
+    }
+
+    fn program(&self, name: String, loaded: Result<Arc<Slot>, LoadReason>) -> Result<Program, LoadError> {
+        match loaded {
+            Ok(slot) => Ok(Program { name: name.into(), slot }),
+            Err(reason) => Err(reason.of(name)),
+        }
+    }
+
+    async fn fill(&self, wasm: Bytes) -> Result<Arc<Slot>, LoadReason> {
+        let kind = identify(&wasm)?;
+        let digest = Sha256::digest(&wasm).into();
+        let slot = self.slot(digest);
+        let engine = self.clone();
+        slot.get_or_try_init(|| blocking(move || build(engine.start()?, kind, &wasm, digest))).await?;
+        Ok(slot)
+    }
+
+    async fn map_file(&self, path: &Path) -> Result<Arc<Slot>, LoadReason> {
+        let path = path.to_owned();
+        let (seal, checksum, path) =
+            blocking(move || artifact::verify(&path, &OPEN_KEY).map(|(seal, checksum)| (seal, checksum, path))).await?;
+        let slot = self.slot(checksum);
+        let engine = self.clone();
+        slot.get_or_try_init(|| blocking(move || map(engine.start()?, &seal, &path))).await?;
+        Ok(slot)
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, LoadReason> + Send + 'static,
+) -> Result<T, LoadReason> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Err(_) => Err(LoadReason::Engine("the process is shutting down".into())),
+    }
+}
+
+fn build(started: &Started, kind: Kind, wasm: &[u8], digest: Digest) -> Result<Code, LoadReason> {
+    #[cfg(feature = "compiler")]
+    if let Some(cache) = &started.cache {
+        if let Some(code) = cache.get(&started.wasmtime, &digest) {
+            return Ok(code);
+        }
+        let (code, image) = compile(started, kind, wasm)?;
+        cache.put(&Seal { kind, target: target(started), source: digest }, image);
+        // From the file the code is shared with other processes, and not memory that only this one has.
+        return Ok(cache.get(&started.wasmtime, &digest).unwrap_or(code));
+    }
+    let _ = digest;
+    Ok(compile(started, kind, wasm)?.0)
+}
+
+#[cfg(feature = "compiler")]
+fn compile(started: &Started, kind: Kind, wasm: &[u8]) -> Result<(Code, Vec<u8>), LoadReason> {
+    let engine = &started.wasmtime;
+    let compile = || {
+        wasmtime::Result::Ok(match kind {
+            Kind::Component => {
+                let component = Component::from_binary(engine, wasm)?;
+                let image = component.serialize()?;
+                (Code::Component(component), image)
+            }
+            Kind::Module => {
+                let module = Module::from_binary(engine, wasm)?;
+                let image = module.serialize()?;
+                (Code::Module(module), image)
+            }
+        })
+    };
+    compile().map_err(LoadReason::Invalid)
+}
+
+#[cfg(not(feature = "compiler"))]
+fn compile(_: &Started, _: Kind, _: &[u8]) -> Result<(Code, Vec<u8>), LoadReason> {
+    Err(LoadReason::NoCompiler)
+}
+
+fn map(started: &Started, seal: &Seal, path: &Path) -> Result<Code, LoadReason> {
+    let wanted = target(started);
+    if seal.target != wanted {
+        return Err(LoadReason::OtherEngine { found: seal.target.clone(), wanted });
+    }
+    artifact::map(&started.wasmtime, path, seal.kind).map_err(LoadReason::Incompatible)
+}
+
+/// The sort of engine, as far as people tell them apart.
+fn target(started: &Started) -> String {
+    let allocator = if started.is_pooling { "pooling" } else { "on-demand" };
+    format!("wasmtime-48 {}-{} {allocator}", std::env::consts::ARCH, std::env::consts::OS)
+}
+
+fn starts_compiled(path: &Path) -> bool {
+    let mut start = [0; 4];
+    let read = File::open(path).and_then(|mut file| file.read_exact(&mut start));
+    read.is_ok() && artifact::is_compiled(&start)
+}
+
+/// Finds out what some bytes are, as far as that needs no compiler.
+fn identify(bytes: &[u8]) -> Result<Kind, LoadReason> {
+    const MAGIC: &[u8] = b"\0asm";
+    if bytes.is_empty() {
+        return Err(LoadReason::Empty);
+    }
+    if artifact::is_compiled(bytes) {
+        return Err(LoadReason::Untrusted);
+    }
+    if bytes.trim_ascii_start().starts_with(b"(") {
+        return Err(LoadReason::Text);
+    }
+    if !bytes.starts_with(&MAGIC[..bytes.len().min(MAGIC.len())]) {
+        let start = &bytes[..bytes.len().min(8)];
+        return Err(LoadReason::NotWasm(format!("\"{}\"", start.escape_ascii())));
+    }
+    let Some(&[v0, v1, l0, l1]) = bytes.get(4..8) else {
+        return Err(LoadReason::Truncated(bytes.len()));
+    };
+    let (kind, known) = match u16::from_le_bytes([l0, l1]) {
+        0 => (Kind::Module, MODULE_VERSION),
+        1 => (Kind::Component, COMPONENT_VERSION),
+        layer => return Err(LoadReason::NotWasm(format!("a WebAssembly header of the unknown layer {layer}"))),
+    };
+    let found = u16::from_le_bytes([v0, v1]);
+    if found != known {
+        return Err(LoadReason::Version { kind, found, known });
+    }
+    if sections_are_whole(&bytes[8..]) { Ok(kind) } else { Err(LoadReason::Truncated(bytes.len())) }
+}
+
+/// Whether each section has all the bytes it says it has. Whether they make sense is the compiler's to say.
+fn sections_are_whole(bytes: &[u8]) -> bool {
+    let mut rest = bytes;
+    while let [_, sized @ ..] = rest {
+        let mut sized = sized;
+        let Some(content) = leb128(&mut sized).and_then(|len| sized.get(len..)) else {
+            return false;
+        };
+        rest = content;
+    }
+    true
+}
+
+fn leb128(bytes: &mut &[u8]) -> Option<usize> {
+    let mut value = 0;
+    for shift in (0..35).step_by(7) {
+        let (byte, rest) = bytes.split_first()?;
+        *bytes = rest;
+        value |= usize::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            break;
+        }
+    }
+    Some(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(bytes: &[u8], expect: &str) {
+        let found = match identify(bytes) {
+            Ok(kind) => kind.to_string(),
+            Err(reason) => reason.to_string(),
+        };
+        assert!(found.contains(expect), "{bytes:?}: {found:?} does not say {expect:?}");
+    }
+
+    #[test]
+    fn bytes_are_called_what_they_are() {
+        check(b"", "is empty");
+        check(b"\0asm\x01\0\0\0", "core module");
+        check(b"\0asm\x0d\0\x01\0", "component");
+        check(b"\0asm\x0e\0\x01\0", "component of binary version 14");
+        check(b"\0asm\x02\0\0\0", "core module of binary version 2");
+        check(b"\0as", "truncated: it ends at byte 3");
+        check(b"\0asm\x01\0", "truncated: it ends at byte 6");
+        check(b"\0asm\x01\0\0\0\x01\x05\x01", "truncated: it ends at byte 11");
+        check(b"\0asm\x01\0\0\0\x01\x80", "truncated");
+        check(b"PK\x03\x04", "starts with \"PK\\x03\\x04\"");
+        check(b"  (module)", "is WebAssembly text");
+        check(b"\x7fELF", "never from an address");
+        check(b"<!doctype html>", "is not WebAssembly");
+    }
+}

@@ -1,0 +1,20 @@
+//! `cargo xtask bench`: the numbers in docs/benchmarks.md, measured anew.
+
+use std::process::ExitCode;
+
+use crate::{args::Args, driver::drive};
+
+pub(crate) const COMMAND: crate::Command = crate::Command {
+    name: "bench",
+    usage: "bench [--peer NAME=PATH]... [-- ARGS]",
+    about: "Measure, and compare with any other daprd binary",
+    details: "Options:\n  --peer NAME=PATH   Put the daprd at PATH through the same loads, rounds interleaved\n\n\
+              What follows `--` goes to the benchmark driver.",
+    run: |workspace, mut args: Args| {
+        let peers = args.options("--peer")?;
+        let mut passed: Vec<_> = peers.into_iter().flat_map(|peer| ["--peer".to_owned(), peer]).collect();
+        passed.extend(args.finish()?);
+        drive(workspace, "trilby-bench", &passed)?;
+        Ok(ExitCode::SUCCESS)
+    },
+};

@@ -1,0 +1,28 @@
+//! What `demo` and `bench` share: the guests and the programs are built, then another crate's binary drives them.
+
+use crate::{
+    guests,
+    process::{Result, run, step},
+    workspace::Workspace,
+};
+
+/// Builds everything in release and runs the binary of `package` with `args`, ours first.
+///
+/// # Errors
+/// Something does not build, or the driver fails.
+pub(crate) fn drive(workspace: &Workspace, package: &str, args: &[String]) -> Result {
+    guests::rust(workspace, &workspace.wasm())?;
+    let release = || run(workspace.cargo().args(["build", "--release", "--package", "cli", "--bins"]));
+    step("build trilby and daprd in release", release)?;
+    let binaries = workspace.target.join("release");
+    let build = || run(workspace.cargo().args(["build", "--release", "--package", package]));
+    step(&format!("build {package}"), build)?;
+    let driver = || {
+        let mut driver = workspace.cargo();
+        driver.args(["run", "--quiet", "--release", "--package", package, "--", "--binaries"]).arg(&binaries);
+        driver.arg("--guests").arg(workspace.wasm()).args(args);
+        let status = driver.status()?;
+        if status.success() { Ok(()) } else { Err(format!("{package} failed: {status}").into()) }
+    };
+    step(&format!("run {package}"), driver)
+}
