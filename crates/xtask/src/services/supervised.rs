@@ -1,11 +1,12 @@
 //! A server process that cannot outlive us, however we end.
 //!
 //! A shell stands between: it starts the server, and stops it when its own stdin closes, which the system does for us even when
-//! we are killed. It ignores ctrl-c and has a process group of its own, so that it is still there to do so.
+//! we are killed. It has a process group of its own, so that ctrl-c leaves it alone and it is still there to do so.
 
 use std::{
     env, fs,
     fs::File,
+    io::{Read, Seek},
     os::unix::{
         fs::{PermissionsExt, chown},
         process::CommandExt,
@@ -23,7 +24,6 @@ use crate::{
 
 /// Arguments: the signal that ends the server, the folder to remove afterwards, the server's command line.
 const SUPERVISOR: &str = r#"
-trap '' HUP INT TERM
 signal=$1 home=$2
 shift 2
 exec 3<&0
@@ -60,11 +60,6 @@ impl Account {
             Some(Self { uid: fields.get(2)?.parse().ok()?, gid: fields.get(3)?.parse().ok()? })
         })
     }
-
-    /// Makes `command` run as this account.
-    pub(super) fn apply(self, command: &mut Command) {
-        command.uid(self.uid).gid(self.gid);
-    }
 }
 
 /// The folder of one server: its data, and its log beside it. Removed on drop.
@@ -74,7 +69,7 @@ pub(super) struct Home {
     pub(super) data: PathBuf,
     /// Kept open: it can be read even when the shell has removed the folder.
     log: File,
-    pub(super) account: Option<Account>,
+    account: Option<Account>,
 }
 
 impl Home {
@@ -90,38 +85,41 @@ impl Home {
             Some(_) if !open_to_all(&services) => env::temp_dir().join(format!("trilby-{name}-{id}")),
             _ => services.join(format!("{name}-{id}")),
         };
-        let home = Self { data: dir.join("data"), log: dir.join("log"), dir, account };
         // Left by a process with our id that was killed; containers start counting anew.
-        let _ = fs::remove_dir_all(&home.dir);
+        let _ = fs::remove_dir_all(&dir);
+        let data = dir.join("data");
         // Not `create_dir_all`: in a folder that all can write to, what is there already is somebody else's.
-        for path in [&home.dir, &home.data] {
+        for path in [&dir, &data] {
             fs::create_dir(path).map_err(at(path))?;
-        }
-        fs::set_permissions(&home.data, fs::Permissions::from_mode(0o700)).map_err(at(&home.data))?;
-        if let Some(Account { uid, gid }) = account {
-            for path in [&home.dir, &home.data] {
+            if let Some(Account { uid, gid }) = account {
                 chown(path, Some(uid), Some(gid)).map_err(at(path))?;
             }
         }
-        Ok(home)
+        // PostgreSQL wants its data to be nobody else's business.
+        fs::set_permissions(&data, fs::Permissions::from_mode(0o700)).map_err(at(&data))?;
+        let log = dir.join("log");
+        let log = File::options().create_new(true).read(true).append(true).open(&log).map_err(at(&log))?;
+        Ok(Self { dir, data, log, account })
     }
 
-    /// For the stdout and stderr of `command`, which runs in the data folder as the server's account.
+    /// Makes `command` run in the data folder, as the server's account, with its stdout and stderr in the log.
     ///
     /// # Errors
-    /// The log cannot be written.
+    /// No file handle is left.
     pub(super) fn prepare(&self, command: &mut Command) -> Result {
-        let log = File::options().create(true).append(true).open(&self.log).map_err(at(&self.log))?;
-        command.current_dir(&self.data).stdout(log.try_clone()?).stderr(log);
-        if let Some(account) = self.account {
-            account.apply(command);
+        command.current_dir(&self.data).stdout(self.log.try_clone()?).stderr(self.log.try_clone()?);
+        if let Some(Account { uid, gid }) = self.account {
+            command.uid(uid).gid(gid);
         }
         Ok(())
     }
 
     /// The last lines of the log, for an error message.
     pub(super) fn end_of_log(&self) -> String {
-        let log = fs::read(&self.log).unwrap_or_default();
+        let mut log = Vec::new();
+        let mut file = &self.log;
+        // A log that cannot be read leaves the message without its end, no more.
+        let _ = file.rewind().and_then(|()| file.read_to_end(&mut log));
         let log = String::from_utf8_lossy(&log);
         let lines: Vec<_> = log.lines().filter(|line| !line.trim().is_empty()).collect();
         lines[lines.len().saturating_sub(5)..].join("; ")
