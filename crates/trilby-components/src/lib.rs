@@ -1,6 +1,6 @@
 //! The components that Trilby brings: one module each, and one table that lists them.
 //!
-//! To add one, copy `state/in_memory.rs`, give it a row in [`builtins`], and, if it needs a driver, a feature of its
+//! To add one, copy `state/in_memory.rs`, give it a row in [`builtins()`], and, if it needs a driver, a feature of its
 //! own in `Cargo.toml`. The documentation, `trilby components`, `/v1.0/metadata` and the conformance suite all read
 //! the table.
 

@@ -17,7 +17,6 @@ pub struct LoadError {
     /// The path, URL or label under which the program was asked for.
     pub name: String,
     /// What is wrong with it.
-    #[source]
     pub reason: LoadReason,
 }
 
@@ -110,8 +109,13 @@ pub enum CallError {
     Exit(i32),
     #[error("every instance slot of the engine is in use: {0}; raise max_instances")]
     Exhausted(String),
-    #[error("{0:#}")]
-    Host(wasmtime::Error),
+    #[error("{message}")]
+    Host {
+        /// What the host says.
+        message: String,
+        /// Where the guest was, innermost frame first; empty if the guest was not running.
+        backtrace: String,
+    },
 }
 
 impl CallError {
@@ -127,18 +131,28 @@ impl CallError {
         if let Some(full) = error.downcast_ref::<PoolConcurrencyLimitError>() {
             return Self::Exhausted(full.to_string());
         }
-        let backtrace = error.downcast_ref::<WasmBacktrace>().map(ToString::to_string).unwrap_or_default();
+        let Some(backtrace) = error.downcast_ref::<WasmBacktrace>().map(ToString::to_string) else {
+            return Self::host(&error);
+        };
         match error.downcast_ref::<Trap>() {
             Some(Trap::StackOverflow) => Self::StackOverflow { backtrace },
             Some(trap) => Self::Trap { message: trap.to_string(), backtrace },
-            None => Self::Host(error),
+            // The frames are the outermost context of the error; its message is what lies under them.
+            None => Self::Host { message: error.root_cause().to_string(), backtrace },
         }
+    }
+
+    /// A failure of the host before or beside the guest.
+    pub(crate) fn host(error: &wasmtime::Error) -> Self {
+        Self::Host { message: format!("{error:#}"), backtrace: String::new() }
     }
 
     /// The guest's frames when the error has them, for the log: never for the answer to a caller.
     pub fn backtrace(&self) -> Option<&str> {
         match self {
-            Self::StackOverflow { backtrace } | Self::Trap { backtrace, .. } if !backtrace.is_empty() => Some(backtrace),
+            Self::StackOverflow { backtrace } | Self::Trap { backtrace, .. } | Self::Host { backtrace, .. } => {
+                Some(backtrace.as_str()).filter(|backtrace| !backtrace.is_empty())
+            }
             _ => None,
         }
     }

@@ -244,3 +244,139 @@ fn take_turn<T>(engine: &Engine, pace: &Pace, call: &mut BoxFuture<'static, T>, 
     pace.begin_turn(ticker.ticks());
     call.as_mut().poll(cx)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::engine::{Allocator, Options};
+
+    fn engine() -> Engine {
+        let engine = Engine::new(Options { allocator: Allocator::OnDemand, ..Options::default() });
+        engine.start().expect("starts");
+        engine
+    }
+
+    fn pace_of(engine: &Engine) -> Arc<Pace> {
+        let pace = Arc::new(Pace::default());
+        pace.set_clock(engine.started().ticker.counter());
+        pace
+    }
+
+    /// Does what a store does whose guest spins.
+    async fn spin(pace: &Pace, turns: u32) {
+        for _ in 0..turns {
+            while !pace.turn_is_over() {
+                thread::sleep(Duration::from_micros(100));
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn is_slow() -> bool {
+        thread::current().name() == Some("wasm-slow")
+    }
+
+    /// Where a call ends that first uses up so many turns.
+    async fn ends_slow(engine: &Engine, habit: &Arc<Habit>, turns: u32) -> bool {
+        let pace = pace_of(engine);
+        let call = {
+            let pace = pace.clone();
+            async move {
+                spin(&pace, turns).await;
+                is_slow()
+            }
+        };
+        engine.run(pace, habit.clone(), call).await
+    }
+
+    #[tokio::test]
+    async fn a_quick_call_stays_where_it_is() {
+        let (engine, habit) = (engine(), Arc::default());
+        assert!(!ends_slow(&engine, &habit, 0).await);
+        assert!(!ends_slow(&engine, &habit, PATIENCE - 1).await);
+    }
+
+    #[tokio::test]
+    async fn a_long_call_is_moved_and_keeps_its_runtime() {
+        let engine = engine();
+        let pace = pace_of(&engine);
+        let home = Handle::current().id();
+        let call = {
+            let pace = pace.clone();
+            async move {
+                spin(&pace, PATIENCE).await;
+                tokio::time::sleep(Duration::from_millis(5)).await;
+                let spawned_at = tokio::spawn(async { Handle::current().id() }).await.expect("no panic");
+                (is_slow(), Handle::current().id(), spawned_at)
+            }
+        };
+        assert_eq!(engine.run(pace, Arc::default(), call).await, (true, home, home));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn the_slow_lane_has_low_priority() {
+        let engine = engine();
+        let pace = pace_of(&engine);
+        let own = rustix::process::getpriority_process(None).expect("known");
+        let call = {
+            let pace = pace.clone();
+            async move {
+                spin(&pace, PATIENCE).await;
+                rustix::process::getpriority_process(None).expect("known")
+            }
+        };
+        assert_eq!(engine.run(pace, Arc::default(), call).await, (own + 10).min(19));
+        assert_eq!(rustix::process::getpriority_process(None).expect("known"), own, "only those threads");
+    }
+
+    #[tokio::test]
+    async fn after_a_long_call_the_next_begin_slow_until_enough_were_quick() {
+        let (engine, habit) = (engine(), Arc::default());
+        assert!(ends_slow(&engine, &habit, PATIENCE).await);
+        for _ in 0..PROBATION {
+            assert!(ends_slow(&engine, &habit, 0).await);
+        }
+        assert!(!ends_slow(&engine, &habit, 0).await);
+    }
+
+    #[tokio::test]
+    async fn dropping_a_moved_call_drops_the_guest() {
+        let engine = engine();
+        let pace = pace_of(&engine);
+        let alive = Arc::new(());
+        let call = {
+            let (pace, alive) = (pace.clone(), alive.clone());
+            async move {
+                spin(&pace, u32::MAX).await;
+                drop(alive);
+            }
+        };
+        let run = engine.run(pace, Arc::default(), call);
+        tokio::time::timeout(Duration::from_millis(50), run).await.expect_err("it spins");
+        let until = Instant::now() + Duration::from_secs(5);
+        while Arc::strong_count(&alive) > 1 {
+            assert!(Instant::now() < until, "the guest is still there");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_panic_in_the_slow_lane_reaches_the_caller() {
+        let engine = engine();
+        let pace = pace_of(&engine);
+        let call = {
+            let pace = pace.clone();
+            async move {
+                spin(&pace, PATIENCE).await;
+                panic!("on purpose");
+            }
+        };
+        let run = engine.run::<()>(pace, Arc::default(), call);
+        let joined = tokio::spawn(run).await.expect_err("it panicked");
+        assert!(joined.is_panic());
+    }
+}

@@ -2,9 +2,11 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use wasmtime::ResourceLimiter;
+use wasmtime::component::ResourceTable;
 
 use crate::lane::Pace;
 
@@ -53,6 +55,15 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    /// An empty table for the host resources of one instance.
+    pub fn resource_table(&self) -> ResourceTable {
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(self.resources);
+        table
+    }
+}
+
 /// A limit that a guest ran into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exceeded {
@@ -90,6 +101,14 @@ pub struct Meter {
     memory_bytes: usize,
     exceeded: Option<Exceeded>,
     pace: Arc<Pace>,
+    counted: Option<Counted>,
+}
+
+/// What the store adds to the sums of its app, for as long as it lives.
+#[derive(Debug)]
+struct Counted {
+    stores: Arc<AtomicU32>,
+    memory_bytes: Arc<AtomicUsize>,
 }
 
 impl Meter {
@@ -102,6 +121,7 @@ impl Meter {
             memory_bytes: 0,
             exceeded: None,
             pace: Arc::default(),
+            counted: None,
         }
     }
 
@@ -120,9 +140,24 @@ impl Meter {
         self.exceeded = None;
     }
 
+    /// Counts this store and its memory into the sums of an app. For a new store, before it has memory.
+    pub(crate) fn count_into(&mut self, stores: Arc<AtomicU32>, memory_bytes: Arc<AtomicUsize>) {
+        stores.fetch_add(1, Ordering::Relaxed);
+        self.counted = Some(Counted { stores, memory_bytes });
+    }
+
     /// How long the guest of this store has run without a pause.
     pub fn pace(&self) -> &Arc<Pace> {
         &self.pace
+    }
+}
+
+impl Drop for Meter {
+    fn drop(&mut self) {
+        if let Some(counted) = &self.counted {
+            counted.stores.fetch_sub(1, Ordering::Relaxed);
+            counted.memory_bytes.fetch_sub(self.memory_bytes, Ordering::Relaxed);
+        }
     }
 }
 
@@ -137,6 +172,9 @@ impl ResourceLimiter for Meter {
         // What the module declared as its own maximum is not ours to report.
         let fits = maximum.is_none_or(|maximum| desired <= maximum);
         if fits {
+            if let Some(counted) = &self.counted {
+                counted.memory_bytes.fetch_add(wanted - self.memory_bytes, Ordering::Relaxed);
+            }
             self.memory_bytes = wanted;
         }
         Ok(fits)

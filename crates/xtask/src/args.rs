@@ -1,4 +1,4 @@
-//! What follows a subcommand's name, taken apart by hand: options are removed as they are recognised, leftovers are errors.
+//! What follows a subcommand's name, taken apart by hand: options are removed as they are known, leftovers are errors.
 
 use crate::process::Result;
 

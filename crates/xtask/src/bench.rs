@@ -8,8 +8,7 @@ pub(crate) const COMMAND: crate::Command = crate::Command {
     name: "bench",
     usage: "bench [--peer NAME=PATH]... [-- ARGS]",
     about: "Measure, and compare with any other daprd binary",
-    details: "Options:\n  --peer NAME=PATH   Put the daprd at PATH through the same loads, rounds interleaved\n\n\
-              What follows `--` goes to the benchmark driver.",
+    details: DETAILS,
     run: |workspace, mut args: Args| {
         let peers = args.options("--peer")?;
         let mut passed: Vec<_> = peers.into_iter().flat_map(|peer| ["--peer".to_owned(), peer]).collect();
@@ -18,3 +17,9 @@ pub(crate) const COMMAND: crate::Command = crate::Command {
         Ok(ExitCode::SUCCESS)
     },
 };
+
+const DETAILS: &str = "\
+Options:
+  --peer NAME=PATH   Put the daprd at PATH through the same loads, rounds interleaved; may be repeated
+
+What follows `--` goes to the benchmark driver.";

@@ -8,9 +8,7 @@ pub(crate) const COMMAND: crate::Command = crate::Command {
     name: "demo",
     usage: "demo [--stay]",
     about: "Run three Wasm services in one process and show what they do",
-    details: "Builds the runtime and the guests of examples/orders, starts the services, drives them with HTTP requests and prints\n\
-              each step with its latency.\n\n\
-              Options:\n  --stay   Keep the services up afterwards and print URLs to try",
+    details: DETAILS,
     run: |workspace, mut args: Args| {
         let stay = args.flag("--stay").then(|| "--stay".to_owned());
         args.finish_without_trailing()?;
@@ -18,3 +16,10 @@ pub(crate) const COMMAND: crate::Command = crate::Command {
         Ok(ExitCode::SUCCESS)
     },
 };
+
+const DETAILS: &str = "\
+Builds the runtime and the guests of examples/orders, starts the services, drives them with HTTP requests and prints
+each step with its latency.
+
+Options:
+  --stay   Keep the services up afterwards and print URLs to try";

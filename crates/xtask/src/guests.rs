@@ -1,4 +1,4 @@
-//! `cargo xtask guests`: builds the Wasm guests, which are workspaces of their own for another target and another rustc.
+//! `cargo xtask guests`: builds the Wasm guests, workspaces of their own for another target and another rustc.
 
 use std::{
     env, fs,
@@ -18,11 +18,7 @@ pub(crate) const COMMAND: crate::Command = crate::Command {
     name: "guests",
     usage: "guests [--dir DIR]",
     about: "Build the Wasm guests of the examples and tests",
-    details: "Builds examples/orders and fixtures/guests for wasm32-wasip2 and fixtures/guests-js with componentize-qjs, and\n\
-              prints the path of each component.\n\n\
-              A rustc that can do it is found or made: the one at hand, `rustup target add` (not with RUSTUP_AUTO_INSTALL=0),\n\
-              or Debian's, unpacked into a cache folder (RUST_WASM_DIR, else rust-wasm in XDG_CACHE_HOME or ~/.cache).\n\n\
-              Options:\n  --dir DIR   Where to put NAME.wasm [default: target/wasm]",
+    details: DETAILS,
     run: |workspace, mut args: Args| {
         let dir = args.option("--dir")?.map_or_else(|| workspace.wasm(), PathBuf::from);
         args.finish_without_trailing()?;
@@ -31,12 +27,23 @@ pub(crate) const COMMAND: crate::Command = crate::Command {
             js::Outcome::Built(components) => built.extend(components),
             js::Outcome::NotRun(reason) => eprintln!("NOT RUN guests-js: {reason}"),
         }
+        built.sort();
         for component in built {
             println!("{}", component.display());
         }
         Ok(ExitCode::SUCCESS)
     },
 };
+
+const DETAILS: &str = "\
+Builds examples/orders and fixtures/guests for wasm32-wasip2, and fixtures/guests-js with componentize-qjs from npm;
+prints the path of each component, which bears the name of its package or folder.
+
+A rustc that can do it is found or made: the one at hand, `rustup target add` (not with RUSTUP_AUTO_INSTALL=0), or
+Debian's, unpacked into a cache folder (RUST_WASM_DIR, else rust-wasm in XDG_CACHE_HOME or ~/.cache).
+
+Options:
+  --dir DIR   Where to put NAME.wasm [default: target/wasm]";
 
 /// Each is a cargo workspace whose members are guests.
 const WORKSPACES: &[&str] = &["examples/orders", "fixtures/guests"];
@@ -124,7 +131,8 @@ mod tests {
 
     #[test]
     fn components_are_read_from_cargos_messages() {
-        let message = r#"{"reason":"compiler-artifact","target":{"name":"a"},"filenames":["/t/release/a.wasm","/t/release/a.d"],"fresh":true}"#;
+        let message =
+            r#"{"reason":"compiler-artifact","target":{},"filenames":["/t/release/a.wasm","/t/release/a.d"]}"#;
         assert_eq!(components_in(message), [PathBuf::from("/t/release/a.wasm")]);
         assert!(components_in(r#"{"reason":"build-finished","success":true}"#).is_empty());
     }

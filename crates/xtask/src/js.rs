@@ -1,7 +1,7 @@
 //! Guests in JavaScript, made into components by `componentize-qjs` from npm.
 //!
-//! A guest is a folder in `fixtures/guests-js`: `app.js`, an ES module whose exports are those of the world, and `wit/`, which
-//! holds that one world; packages it refers to are in (or linked from) `wit/deps/`.
+//! A guest is a folder in `fixtures/guests-js`: `app.js`, an ES module whose exports are those of the world, and
+//! `wit/`, which holds that one world; packages it refers to are in (or linked from) `wit/deps/`.
 
 use std::{
     fs,
@@ -80,7 +80,8 @@ fn install(tools: &Path) -> Result<PathBuf> {
     Ok(program)
 }
 
-/// `--sync`: plain functions of WASI 0.2, no async ABI. `--opt-size`: a third of the size, for an engine that interprets anyway.
+/// `--sync`: plain functions of WASI 0.2, no async ABI. `--opt-size`: a third of the size, for an engine that
+/// interprets anyway.
 fn componentize(compiler: &Path, guest: &Path, component: &Path) -> Result {
     let aside = component.with_extension(format!("{}.tmp", std::process::id()));
     run(Command::new(compiler)

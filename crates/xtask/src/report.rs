@@ -160,7 +160,8 @@ impl Program {
         Some(Self { source: source.to_owned(), stem: stem.replace('_', "-") })
     }
 
-    /// Crate and source. For a file in `tests/` cargo does not say whose it is: the crate that has it, if there is one only.
+    /// Crate and source. For a file in `tests/` cargo does not say whose it is: the crate that has it, if there is one
+    /// only.
     fn label(&self, root: &Path) -> String {
         let source = self.source.trim_start_matches("unittests ");
         if !source.starts_with("tests/") {

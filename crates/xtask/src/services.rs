@@ -18,8 +18,7 @@ pub(crate) const COMMAND: crate::Command = crate::Command {
     name: "services",
     usage: "services",
     about: "Start Redis and PostgreSQL as the tests do, until ctrl-c",
-    details: "Prints a line for the shell to export each address. Both listen on free ports of 127.0.0.1 with data of their own,\n\
-              which is gone when this ends.",
+    details: DETAILS,
     run: |workspace, args: Args| {
         args.finish_without_trailing()?;
         let mut running = Vec::new();
@@ -37,6 +36,10 @@ pub(crate) const COMMAND: crate::Command = crate::Command {
         }
     },
 };
+
+const DETAILS: &str = "\
+Prints a line for the shell to export each address. Both listen on free ports of 127.0.0.1 with data of their own, which
+is gone when this ends.";
 
 /// Every server that tests may ask for.
 pub(crate) const KINDS: &[Kind] = &[redis::KIND, postgres::KIND];

@@ -16,25 +16,31 @@ use crate::{
 
 pub(crate) const COMMAND: crate::Command = crate::Command {
     name: "test",
-    usage: "test [--require NAMES] [--package CRATE]... [-- FILTER]",
+    usage: "test [--require NAMES] [-p CRATE]... [-- FILTER]",
     about: "Start Redis and PostgreSQL, run every test and sum up",
-    details: "Servers are installed where that can be done (apt as root), started on free ports with data of their own, and stopped\n\
-              at the end. TRILBY_TEST_REDIS=HOST:PORT or TRILBY_TEST_POSTGRES=URL, if set, names one to use instead.\n\
-              Tests find guests in the folder that TRILBY_TEST_GUESTS names. What could not run is listed with the reason.\n\n\
-              Options:\n  \
-              --require NAMES   Fail if one of these did not run: `all`, or names separated by commas. A name matches a part of\n                    \
-              what is listed: `redis` matches `state.redis`\n  \
-              --package CRATE   Test only this crate; may be repeated\n\n\
-              FILTER goes to the test programs.",
+    details: DETAILS,
     run: test,
 };
+
+const DETAILS: &str = "\
+Redis and PostgreSQL are installed where that can be done (apt as root), started on free ports with data of their own
+and stopped at the end. TRILBY_TEST_REDIS=HOST:PORT and TRILBY_TEST_POSTGRES=URL name some to use instead. Tests find
+guests in the folder that TRILBY_TEST_GUESTS names. What could not run is listed with the reason.
+
+Options:
+  --require NAMES       Fail if one of these did not run: `all`, or names separated by commas; `redis` stands for
+                        every name with a part that begins so, such as `state.redis`
+  -p, --package CRATE   Test only this crate; may be repeated
+
+FILTER goes to the test programs.";
 
 /// Where tests look for guests.
 const GUESTS: &str = "TRILBY_TEST_GUESTS";
 
 fn test(workspace: &Workspace, mut args: Args) -> Result<ExitCode> {
     let require = Require::parse(args.option("--require")?.as_deref());
-    let packages = args.options("--package")?;
+    let mut packages = args.options("--package")?;
+    packages.extend(args.options("-p")?);
     let filter = args.finish()?;
 
     let mut report = Report::default();
@@ -124,8 +130,8 @@ impl Cargo<'_> {
     }
 }
 
-/// Runs `command`, passing each line on to stdout and to `read`. Both of its outputs share one pipe: their order tells which
-/// program a result belongs to.
+/// Runs `command`, passing each line on to stdout and to `read`. Both of its outputs share one pipe: their order tells
+/// which program a result belongs to.
 fn follow(mut command: Command, mut read: impl FnMut(&str)) -> Result<ExitStatus> {
     let (output, input) = io::pipe()?;
     command.stdout(input.try_clone()?).stderr(input);

@@ -18,7 +18,7 @@ pub(crate) const COMMAND: crate::Command = crate::Command {
     name: "tidy",
     usage: "tidy",
     about: "Check the rules of the house that no compiler checks",
-    details: "Prints PATH:LINE: [RULE] what is wrong, one line each, and fails if there is any. `cargo test -p xtask` checks the same.",
+    details: "Prints PATH:LINE: [RULE] MESSAGE for each finding; `cargo test -p xtask` checks the same.",
     run: |workspace, args: Args| {
         args.finish_without_trailing()?;
         check(workspace)

@@ -1,7 +1,7 @@
 //! Finds a rustc that can build Wasm guests, and makes one where there is none.
 //!
-//! In this order: the rustc at hand; the same after `rustup target add`; one that was unpacked earlier; Debian's, unpacked
-//! now into a cache folder, for machines where rustup can download nothing but apt can.
+//! In this order: the rustc at hand; the same after `rustup target add`; one that was unpacked earlier; Debian's,
+//! unpacked now into a cache folder, for machines where rustup can download nothing but apt can.
 
 mod debian;
 

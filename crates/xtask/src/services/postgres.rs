@@ -69,7 +69,8 @@ fn create_cluster(initdb: &Path, home: &Home) -> Result {
     Err(format!("initdb failed: {status}: {}", home.end_of_log()).into())
 }
 
-/// Asks for a session; a server that is still starting answers with an error, one that is ready with an authentication message.
+/// Asks for a session; a server that is still starting answers with an error, one that is ready with an authentication
+/// message.
 fn accepts(port: u16) -> std::io::Result<bool> {
     const PROTOCOL_3: u32 = 3 << 16;
     let parameters = b"user\0postgres\0database\0postgres\0\0";

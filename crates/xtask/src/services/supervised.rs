@@ -1,7 +1,8 @@
 //! A server process that cannot outlive us, however we end.
 //!
-//! A shell stands between: it starts the server, and stops it when its own stdin closes, which the system does for us even when
-//! we are killed. It has a process group of its own, so that ctrl-c leaves it alone and it is still there to do so.
+//! A shell stands between: it starts the server, and stops it when its own stdin closes, which the system does for us
+//! even when we are killed. It has a process group of its own, so that ctrl-c leaves it alone and it is still there to
+//! do so.
 
 use std::{
     env, fs,

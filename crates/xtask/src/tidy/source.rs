@@ -65,7 +65,8 @@ fn find_test(code: &str, from: usize) -> Option<usize> {
         .map(|start| from + start)
 }
 
-/// Where the item ends that begins with an attribute at `start`: at its closing brace, or at a semicolon outside of brackets.
+/// Where the item ends that begins with an attribute at `start`: at its closing brace, or at a semicolon outside of
+/// brackets.
 fn end_of_item(code: &str, start: usize) -> usize {
     let mut depth = 0_usize;
     for (offset, byte) in code.bytes().enumerate().skip(start) {

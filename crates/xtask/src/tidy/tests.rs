@@ -34,7 +34,7 @@ const CORE: (&str, &str) = ("crates/trilby-core/Cargo.toml", "[package]\nname = 
 #[test]
 fn levels() {
     keeps("levels");
-    let core = "[package]\nname = \"trilby-core\"\n[dependencies]\ntrilby-component.workspace = true\ntrilby-runtime.workspace = true\n";
+    let core = "[package]\nname = \"trilby-core\"\n[dependencies]\ntrilby-component = {}\ntrilby-runtime = {}\n";
     let door = "[package]\nname = \"trilby-door-http\"\n[dependencies]\ntrilby-door-grpc.workspace = true\n";
     let strange = "[package]\nname = \"strange\"\n";
     let files = [
@@ -51,7 +51,8 @@ fn levels() {
 #[test]
 fn forbidden_dependencies() {
     keeps("forbidden-dependencies");
-    let core = "[package]\nname = \"trilby-core\"\n[dependencies]\nhttp = \"1\"\ntonic-prost = \"1\"\n[dev-dependencies]\nhyper = \"1\"\n";
+    let core =
+        "[package]\nname = \"trilby-core\"\n[dependencies]\nhttp = 1\ntonic-prost = 1\n[dev-dependencies]\nhyper = 1\n";
     let components = "[package]\nname = \"trilby-components\"\n[dependencies]\ntrilby-core.workspace = true\n";
     let files = [("crates/a/Cargo.toml", core), ("crates/b/Cargo.toml", components)];
     assert_eq!(findings("forbidden-dependencies", &files), ["crates/a/Cargo.toml:5", "crates/b/Cargo.toml:4"]);

@@ -108,8 +108,8 @@ impl Manifest {
     }
 }
 
-/// Whether a table of dependencies is one that the crate is built with, from what stands before the word: nothing, `build-`,
-/// or `target.'cfg(…)'.`; not `dev-`, nor the root's `workspace.`, which only gives versions.
+/// Whether a table of dependencies is one that the crate is built with, from what stands before the word: nothing,
+/// `build-`, or `target.'cfg(…)'.`; not `dev-`, nor the root's `workspace.`, which only gives versions.
 fn builds(kind: &str) -> bool {
     !kind.ends_with("dev-") && !kind.starts_with("workspace.")
 }

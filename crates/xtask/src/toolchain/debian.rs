@@ -1,9 +1,10 @@
 //! Debian's rustc with its Wasm standard library, unpacked beside the system rather than installed into it.
 //!
-//! The packages may come from a newer release than the machine runs, so rustc is started through the C library that came with
-//! it. Linkers are not in these packages: those of the Rust toolchain at hand are linked in.
+//! The packages may come from a newer release than the machine runs, so rustc is started through the C library that
+//! came with it. Linkers are not in these packages: those of the Rust toolchain at hand are linked in.
 //!
-//! Layout of the folder: `root/` holds the unpacked packages, `bin/rustc` is the script that starts the compiler in them.
+//! Layout of the folder: `root/` holds the unpacked packages, `bin/rustc` is the script that starts the compiler in
+//! them.
 
 use std::{
     env::consts::ARCH,
@@ -189,7 +190,8 @@ fn write_launcher(work: &Path, names: &Names) -> Result {
         "#!/bin/sh\n\
          root=$(dirname \"$(dirname \"$(readlink -f \"$0\")\")\")/root\n\
          libraries=$root/usr/lib/{library}:$root/lib/{library}:$root/usr/lib\n\
-         exec \"$root/{loader}\" --library-path \"$libraries\" --argv0 rustc \"$root/usr/bin/rustc\" --sysroot \"$root/usr\" \"$@\"\n",
+         set -- --argv0 rustc \"$root/usr/bin/rustc\" --sysroot \"$root/usr\" \"$@\"\n\
+         exec \"$root/{loader}\" --library-path \"$libraries\" \"$@\"\n",
         library = names.library,
     );
     let path = rustc_in(work);
@@ -255,7 +257,8 @@ impl Apt {
     }
 }
 
-/// Package names in what `apt-cache depends` prints: its lines that are not indented, without virtual and foreign packages.
+/// Package names in what `apt-cache depends` prints: its lines that are not indented, without virtual and foreign
+/// packages.
 fn packages_in(tree: &str) -> Vec<String> {
     let mut names: Vec<String> = tree
         .lines()
@@ -273,7 +276,8 @@ mod tests {
 
     #[test]
     fn the_archive_is_found_in_both_kinds_of_sources() {
-        let stanza = "Types: deb\n# http://old.example/debian\nURIs: https://mirror.example/debian-security https://mirror.example/debian/\n";
+        let stanza = "Types: deb\n# http://old.example/debian\nURIs: https://mirror.example/debian-security\n\
+        URIs: https://mirror.example/debian/\n";
         assert_eq!(archive_in(stanza), Some("https://mirror.example/debian/"));
         assert_eq!(
             archive_in("deb [arch=amd64] http://mirror.example/debian bookworm main"),

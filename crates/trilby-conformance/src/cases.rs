@@ -1,0 +1,56 @@
+//! The cases, one file a block, and the few words in which they are written.
+
+pub mod secrets;
+pub mod state;
+
+use std::{
+    fmt::Debug,
+    future::Future,
+    pin::Pin,
+    time::{Duration, Instant},
+};
+
+use crate::client::Client;
+
+/// Nothing, or what was wrong.
+pub type Outcome = Result<(), String>;
+
+/// A case on its way.
+pub type Running<'a> = Pin<Box<dyn Future<Output = Outcome> + Send + 'a>>;
+
+/// One sentence about a block, and how to find out whether it holds.
+pub struct Case<F: 'static> {
+    /// The sentence, with underscores.
+    pub name: &'static str,
+    /// Features that a component must have for it.
+    pub needs: &'static [F],
+    /// Finds out, with a client and the component's name.
+    pub run: for<'a> fn(&'a dyn Client, &'a str) -> Running<'a>,
+}
+
+impl<F> Case<F> {
+    const fn new(name: &'static str, needs: &'static [F], run: for<'a> fn(&'a dyn Client, &'a str) -> Running<'a>) -> Self {
+        Self { name, needs, run }
+    }
+}
+
+fn check(holds: bool, otherwise: impl FnOnce() -> String) -> Outcome {
+    if holds { Ok(()) } else { Err(otherwise()) }
+}
+
+fn check_eq<T: PartialEq + Debug>(what: &str, found: T, expected: T) -> Outcome {
+    check(found == expected, || format!("{what}: found {found:?}, expected {expected:?}"))
+}
+
+/// Repeats `attempt` until it says true, at most for `patience`.
+async fn keep_trying<F: Future<Output = Result<bool, String>>>(
+    patience: Duration,
+    attempt: impl Fn() -> F,
+) -> Outcome {
+    let started = Instant::now();
+    while !attempt().await? {
+        check(started.elapsed() < patience, || format!("did not happen within {patience:?}"))?;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Ok(())
+}

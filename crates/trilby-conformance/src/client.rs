@@ -1,0 +1,126 @@
+//! What an application can do and see through a door. Cases speak only this, so each runs through every door.
+
+use std::{fmt, time::Duration};
+
+use async_trait::async_trait;
+
+/// What a door told the application when a call failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// What a program branches on at this door.
+    pub kind: FailureKind,
+    /// Status, code and message, for people.
+    pub text: String,
+}
+
+/// The kinds that every door can tell apart, from its status, code or case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailureKind {
+    /// Another writer was faster. HTTP 409, gRPC `ABORTED`.
+    Conflict,
+    /// The request can never succeed. HTTP 400, gRPC `INVALID_ARGUMENT`.
+    Invalid,
+    /// Not allowed. HTTP 403, gRPC `PERMISSION_DENIED`.
+    Denied,
+    /// Anything else.
+    Other,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {}", self.kind, self.text)
+    }
+}
+
+/// The result of a call through a door.
+pub type Answer<T> = Result<T, Failure>;
+
+/// An item as an application reads it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Item {
+    /// The value's bytes.
+    pub value: Vec<u8>,
+    /// The etag, if the store has them.
+    pub etag: Option<String>,
+    /// When it expires, if it does and the store says so.
+    pub expires: Option<String>,
+}
+
+/// A write, with what an application can ask of it.
+#[derive(Debug, Clone, Default)]
+pub struct Write {
+    /// The app's key.
+    pub key: String,
+    /// JSON text.
+    pub json: String,
+    /// Only write over this version.
+    pub etag: Option<String>,
+    /// Without an etag: only write if the item does not exist.
+    pub first_write: bool,
+    /// Life of the item.
+    pub ttl: Option<Duration>,
+}
+
+impl Write {
+    /// An unconditional write.
+    pub fn new(key: impl Into<String>, json: impl Into<String>) -> Self {
+        Self { key: key.into(), json: json.into(), ..Self::default() }
+    }
+
+    /// Only over this version.
+    #[must_use]
+    pub fn over(mut self, etag: impl Into<String>) -> Self {
+        self.etag = Some(etag.into());
+        self
+    }
+
+    /// First writer wins.
+    #[must_use]
+    pub fn first(mut self) -> Self {
+        self.first_write = true;
+        self
+    }
+
+    /// Expires after `ttl`.
+    #[must_use]
+    pub fn expiring(mut self, ttl: Duration) -> Self {
+        self.ttl = Some(ttl);
+        self
+    }
+}
+
+/// One step of a transaction.
+#[derive(Debug, Clone)]
+pub enum Step {
+    /// Write an item.
+    Upsert(Write),
+    /// Delete a key, if it has this etag where one is given.
+    Delete(String, Option<String>),
+}
+
+/// State through one door.
+#[async_trait]
+pub trait StateClient: Send + Sync {
+    /// Reads an item.
+    async fn get(&self, store: &str, key: &str) -> Answer<Option<Item>>;
+    /// Reads many; one result a key, in the order of the keys.
+    async fn bulk_get(&self, store: &str, keys: &[&str]) -> Answer<Vec<(String, Option<Item>)>>;
+    /// Writes items in one request.
+    async fn save(&self, store: &str, writes: &[Write]) -> Answer<()>;
+    /// Deletes an item, if it has this etag where one is given.
+    async fn delete(&self, store: &str, key: &str, etag: Option<&str>) -> Answer<()>;
+    /// All or nothing.
+    async fn transact(&self, store: &str, steps: &[Step]) -> Answer<()>;
+}
+
+/// Secrets through one door.
+#[async_trait]
+pub trait SecretClient: Send + Sync {
+    /// Reads one secret.
+    async fn get_secret(&self, store: &str, name: &str) -> Answer<Vec<(String, String)>>;
+}
+
+/// Everything that a door offers to the suite.
+pub trait Client: StateClient + SecretClient {}
+
+impl<T: StateClient + SecretClient> Client for T {}
