@@ -23,10 +23,11 @@ macro_rules! builtins {
 pub fn builtins() -> Catalog {
     let mut catalog = Catalog::new();
     builtins! { catalog:
-        secret "secretstores.local.env"/"v1" = secret::local_env::open, "Secrets from this process's environment variables, for development";
-        secret "secretstores.local.file"/"v1" = secret::local_file::open, "Secrets from a JSON file, nested keys joined by a separator, for development";
+        secret "secretstores.local.env"/"v1" = secret::local_env::open, "Environment variables as secrets, for development";
+        secret "secretstores.local.file"/"v1" = secret::local_file::open, "A JSON file of secrets, for development";
         state "state.in-memory"/"v1" = state::in_memory::open, "Items in this process's memory, gone when it ends";
-        state "state.sqlite"/"v1" if "sqlite" = state::sqlite::open, "Items in a SQLite file that other processes may share";
+        state "state.redis"/"v1" if "redis" = state::redis::open, "Items in Redis, each a hash, or a document where RedisJSON is there";
+        state "state.sqlite"/"v1" if "sqlite" = state::sqlite::open, "Items in a SQLite file that processes may share";
         state "state.sqlite3"/"v1" if "sqlite" = state::sqlite::open, "Another name of state.sqlite";
     }
     catalog
@@ -46,6 +47,7 @@ mod tests {
     #[tokio::test]
     async fn an_unknown_type_is_answered_with_the_known_ones() {
         let error = builtins().open_state("state.msql", "v1", Default::default()).await.err().expect("no such type");
-        assert!(error.to_string().starts_with("unknown type state.msql/v1; this build has state.in-memory/v1"), "{error}");
+        let start = "unknown type state.msql/v1; this build has state.in-memory/v1";
+        assert!(error.to_string().starts_with(start), "{error}");
     }
 }

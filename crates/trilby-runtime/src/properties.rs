@@ -23,7 +23,7 @@ pub(crate) struct Resolver<'a> {
     header: &'a Header,
     store: Option<&'a dyn SecretStore>,
     /// Several values often come from one secret.
-    read: HashMap<&'a str, Secret>,
+    read: HashMap<String, Secret>,
 }
 
 impl<'a> Resolver<'a> {
@@ -33,36 +33,36 @@ impl<'a> Resolver<'a> {
     }
 
     /// All values, templates filled in.
-    pub(crate) async fn properties(&mut self, pairs: &'a [Pair]) -> Result<Properties, ComponentError> {
+    pub(crate) async fn properties(&mut self, pairs: &[Pair]) -> Result<Properties, ComponentError> {
         let mut properties = BTreeMap::new();
         for Pair { name, source } in pairs {
-            let value = self.value(name, source).await?;
+            let value = self.value(&format!("metadata {name}"), source).await?;
             properties.insert(name.as_str(), self.fill(name, value)?);
         }
         Ok(properties.into_iter().collect())
     }
 
     /// One value, templates left as they are. `name` is for messages.
-    pub(crate) async fn value(&mut self, name: &str, source: &'a Source) -> Result<String, ComponentError> {
+    pub(crate) async fn value(&mut self, name: &str, source: &Source) -> Result<String, ComponentError> {
         match source {
             Source::Literal(text) => Ok(text.clone()),
             Source::Env(variable) => match self.env.referenced(variable) {
                 Ok(value) => Ok(value.to_owned()),
                 Err(reason) => {
                     // daprd goes on without the value, and many components can.
-                    tracing::warn!(origin = %self.header.origin, "metadata {name}: {reason}");
+                    tracing::warn!(origin = %self.header.origin, "{name}: {reason}");
                     Ok(String::new())
                 }
             },
             Source::Secret { name: secret, key, fallback } => match (self.secret(secret, key).await, fallback) {
                 (Ok(value), _) => Ok(value),
                 (Err(_), Some(fallback)) => Ok(fallback.clone()),
-                (Err(reason), None) => Err(ComponentError::metadata(format!("metadata {name}: {reason}"))),
+                (Err(reason), None) => Err(ComponentError::metadata(format!("{name}: {reason}"))),
             },
         }
     }
 
-    async fn secret(&mut self, name: &'a str, key: &str) -> Result<String, String> {
+    async fn secret(&mut self, name: &str, key: &str) -> Result<String, String> {
         let store_name = self.header.secret_store.as_deref();
         let Some(store) = self.store else {
             return Err(match store_name {
@@ -75,13 +75,14 @@ impl<'a> Resolver<'a> {
             let namespace = self.header.namespace.clone().unwrap_or_default();
             let metadata = Metadata::from([("namespace".to_owned(), namespace)]);
             let secret = store.get(name, &metadata).await;
-            self.read.insert(name, secret.map_err(|cause| format!("secret {name:?} of {store_name}: {cause}"))?);
+            self.read.insert(name.to_owned(), secret.map_err(|cause| format!("secret {name:?} of {store_name}: {cause}"))?);
         }
-        match self.read[name].get(key) {
+        let secret = &self.read[name];
+        match secret.get(key) {
             Some(value) if !value.is_empty() => Ok(value.clone()),
             Some(_) => Err(format!("key {key:?} of secret {name:?} of {store_name} is empty")),
             None => {
-                let known: Vec<_> = self.read[name].keys().map(String::as_str).collect();
+                let known: Vec<_> = secret.keys().map(String::as_str).collect();
                 Err(format!("secret {name:?} of {store_name} has no key {key:?}; it has {}", known.join(", ")))
             }
         }
@@ -98,8 +99,7 @@ impl<'a> Resolver<'a> {
             value = value.replace("{podName}", pod);
         }
         if value.contains("{namespace}") {
-            let namespace = self.app.namespace.as_deref().unwrap_or_default();
-            value = value.replace("{namespace}", &format!("{namespace}.{}", self.app.id));
+            value = value.replace("{namespace}", &format!("{}.{}", self.app.namespace_or_default(), self.app.id));
         }
         if value.contains("{appID}") {
             value = value.replace("{appID}", &self.app.id);

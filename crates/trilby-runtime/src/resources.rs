@@ -300,7 +300,7 @@ fn endpoint(document: &Document<'_>) -> Result<HttpEndpoint, StartError> {
     #[derive(Default, Deserialize)]
     #[serde(rename_all = "camelCase", default)]
     struct ClientTls {
-        #[serde(rename = "rootCA")]
+        #[serde(rename = "rootCA", alias = "rootCa")]
         root_ca: Option<Source>,
         certificate: Option<Source>,
         private_key: Option<Source>,
@@ -308,10 +308,12 @@ fn endpoint(document: &Document<'_>) -> Result<HttpEndpoint, StartError> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Spec {
+        // Go reads names without case, so daprd takes both spellings of each acronym, and so do its users.
+        #[serde(alias = "baseURL")]
         base_url: String,
         #[serde(default, deserialize_with = "or_default")]
         headers: Vec<Pair>,
-        #[serde(default, rename = "clientTLS", deserialize_with = "or_default")]
+        #[serde(default, rename = "clientTLS", alias = "clientTls", deserialize_with = "or_default")]
         client_tls: ClientTls,
     }
 

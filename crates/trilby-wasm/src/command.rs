@@ -127,11 +127,8 @@ impl Command {
     }
 
     async fn run_component(&self, pre: CommandPre<ComponentState>, mut wasi: WasiCtxBuilder) -> Result<i32, CallError> {
-        let state = ComponentState {
-            wasi: wasi.build(),
-            table: self.limits.resource_table(),
-            meter: Meter::new(&self.limits),
-        };
+        let state =
+            ComponentState { wasi: wasi.build(), table: self.limits.resource_table(), meter: Meter::new(&self.limits) };
         self.drive(state, |store| {
             Box::pin(async move {
                 let command = pre.instantiate_async(&mut *store).await?;

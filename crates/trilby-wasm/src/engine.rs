@@ -186,7 +186,10 @@ impl Started {
             Allocator::OnDemand => Ok((on_demand()?, false)),
             // The pool reserves its addresses at once, so trying is the test.
             Allocator::Auto => pooling().map(|engine| (engine, true)).or_else(|error| {
-                tracing::info!(reason = format!("{error:#}"), "no address space for a pool, instances are made on demand");
+                tracing::info!(
+                    reason = format!("{error:#}"),
+                    "no address space for a pool, instances are made on demand"
+                );
                 Ok((on_demand()?, false))
             }),
         }

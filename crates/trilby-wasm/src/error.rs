@@ -50,7 +50,9 @@ pub enum LoadReason {
     Text,
     #[error("is truncated: it ends at byte {0}, inside a section; copy or download it again")]
     Truncated(usize),
-    #[error("is a {kind} of binary version {found} and this build reads version {known}; update the runtime or build the guest with other tools")]
+    #[error(
+        "is a {kind} of binary version {found} and this build reads version {known}; update the runtime or build the guest with other tools"
+    )]
     Version { kind: Kind, found: u16, known: u16 },
     #[error("is a {found}; a {wanted} is needed here")]
     WrongKind { found: Kind, wanted: Kind },
@@ -85,9 +87,13 @@ impl LoadReason {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CallError {
-    #[error("too many concurrent calls: {running} are running and none finished within {waited:?}; raise max_concurrency or call less")]
+    #[error(
+        "too many concurrent calls: {running} are running and none finished within {waited:?}; raise max_concurrency or call less"
+    )]
     Busy { running: u32, waited: Duration },
-    #[error("too many concurrent calls: {running} are running and {queued} wait already; raise max_concurrency or call less")]
+    #[error(
+        "too many concurrent calls: {running} are running and {queued} wait already; raise max_concurrency or call less"
+    )]
     QueueFull { running: u32, queued: u32 },
     #[error("no answer within {0:?}, the limit for one call (call_timeout)")]
     Deadline(Duration),

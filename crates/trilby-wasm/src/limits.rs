@@ -80,7 +80,10 @@ impl fmt::Display for Exceeded {
                 write!(f, "guest ran out of memory: it wanted {wanted} bytes and the limit is {limit} (memory_bytes)")
             }
             Self::Table { wanted, limit } => {
-                write!(f, "guest ran out of table space: it wanted {wanted} elements and the limit is {limit} (table_elements)")
+                write!(
+                    f,
+                    "guest ran out of table space: it wanted {wanted} elements and the limit is {limit} (table_elements)"
+                )
             }
         }
     }

@@ -1,5 +1,7 @@
 //! A failing call fails alone, and says why.
 
+#![cfg(feature = "compiler")]
+
 mod support;
 
 use std::time::Duration;
@@ -133,10 +135,14 @@ async fn calls_beyond_the_limit_wait_and_then_are_told() {
 async fn waiting_calls_are_all_served() {
     let engine = engine(Allocator::Auto);
     let pool = pool(&engine, Limits { max_concurrency: 4, ..limits() }, Isolation::Reuse).await;
-    let calls: Vec<_> = (0..500).map(|_| tokio::spawn({
-        let pool = pool.clone();
-        async move { call(&pool, "count").await }
-    })).collect();
+    let calls: Vec<_> = (0..500)
+        .map(|_| {
+            tokio::spawn({
+                let pool = pool.clone();
+                async move { call(&pool, "count").await }
+            })
+        })
+        .collect();
     for served in calls {
         served.await.expect("no panic").expect("served");
     }
@@ -161,11 +167,8 @@ async fn idle_instances_beyond_the_number_to_keep_are_trimmed() {
 
 #[tokio::test]
 async fn an_engine_without_a_free_slot_says_so() {
-    let engine = Engine::new(trilby_wasm::Options {
-        allocator: Allocator::Pooling,
-        max_instances: 1,
-        ..Default::default()
-    });
+    let engine =
+        Engine::new(trilby_wasm::Options { allocator: Allocator::Pooling, max_instances: 1, ..Default::default() });
     let first = pool(&engine, limits(), Isolation::Reuse).await;
     let second = pool(&engine, limits(), Isolation::Reuse).await;
     first.warm().await.expect("one fits");

@@ -1,5 +1,7 @@
 //! Programs that run to their end: output, input, exit codes, and what they are not given.
 
+#![cfg(feature = "compiler")]
+
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 

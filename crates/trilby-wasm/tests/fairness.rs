@@ -1,5 +1,7 @@
 //! A guest that keeps a processor busy stalls neither its neighbours nor the timers.
 
+#![cfg(feature = "compiler")]
+
 mod support;
 
 use std::time::{Duration, Instant};
@@ -31,10 +33,14 @@ async fn spinning_guests_stall_nothing() {
 
     let until = Instant::now() + SPINNING;
     let spin = async {
-        let calls: Vec<_> = (0..16).map(|_| tokio::spawn({
-            let spinners = spinners.clone();
-            async move { call(&spinners, "spin").await }
-        })).collect();
+        let calls: Vec<_> = (0..16)
+            .map(|_| {
+                tokio::spawn({
+                    let spinners = spinners.clone();
+                    async move { call(&spinners, "spin").await }
+                })
+            })
+            .collect();
         for call in calls {
             call.await.expect("no panic").expect_err("a deadline");
         }

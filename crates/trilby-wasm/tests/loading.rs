@@ -1,5 +1,7 @@
 //! What is loaded, from where, and what is said of what is not.
 
+#![cfg(feature = "compiler")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -130,7 +132,10 @@ async fn precompiled_code_that_does_not_fit_says_why() {
     let compiled = pooling.precompile("guest", &wasm()).expect("compiles");
 
     let other = reason(&on_demand, &file(&dir, &compiled)).await.to_string();
-    assert!(other.starts_with("is compiled for wasmtime-48 ") && other.contains("on-demand; compile it again"), "{other}");
+    assert!(
+        other.starts_with("is compiled for wasmtime-48 ") && other.contains("on-demand; compile it again"),
+        "{other}"
+    );
 
     let mut changed = compiled.clone();
     changed[compiled.len() / 2] ^= 1;

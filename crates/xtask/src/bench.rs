@@ -13,7 +13,7 @@ pub(crate) const COMMAND: crate::Command = crate::Command {
         let peers = args.options("--peer")?;
         let mut passed: Vec<_> = peers.into_iter().flat_map(|peer| ["--peer".to_owned(), peer]).collect();
         passed.extend(args.finish()?);
-        drive(workspace, "trilby-bench", &passed)?;
+        drive(workspace, "bench", &passed)?;
         Ok(ExitCode::SUCCESS)
     },
 };

@@ -6,23 +6,23 @@ use crate::{
     workspace::Workspace,
 };
 
-/// Builds everything in release and runs the binary of `package` with `args`, ours first.
+/// Builds everything in release and runs the binary `driver` of the package `drivers` with `args`, ours first.
 ///
 /// # Errors
 /// Something does not build, or the driver fails.
-pub(crate) fn drive(workspace: &Workspace, package: &str, args: &[String]) -> Result {
+pub(crate) fn drive(workspace: &Workspace, name: &str, args: &[String]) -> Result {
     guests::rust(workspace, &workspace.wasm())?;
     let release = || run(workspace.cargo().args(["build", "--release", "--package", "cli", "--bins"]));
     step("build trilby and daprd in release", release)?;
     let binaries = workspace.target.join("release");
-    let build = || run(workspace.cargo().args(["build", "--release", "--package", package]));
-    step(&format!("build {package}"), build)?;
+    let build = || run(workspace.cargo().args(["build", "--release", "--package", "drivers", "--bin", name]));
+    step(&format!("build the {name}"), build)?;
     let driver = || {
         let mut driver = workspace.cargo();
-        driver.args(["run", "--quiet", "--release", "--package", package, "--", "--binaries"]).arg(&binaries);
+        driver.args(["run", "--quiet", "--release", "--package", "drivers", "--bin", name, "--", "--binaries"]).arg(&binaries);
         driver.arg("--guests").arg(workspace.wasm()).args(args);
         let status = driver.status()?;
-        if status.success() { Ok(()) } else { Err(format!("{package} failed: {status}").into()) }
+        if status.success() { Ok(()) } else { Err(format!("the {name} failed: {status}").into()) }
     };
-    step(&format!("run {package}"), driver)
+    step(&format!("run the {name}"), driver)
 }

@@ -8,17 +8,16 @@
 //! Queries are not supported. Tested with Redis 7.0 as one server, a cluster, behind sentinels, and with TLS.
 
 mod config;
-mod document;
 mod endpoint;
+mod format;
 mod link;
 mod write;
 
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use futures_util::future;
-use redis::{RedisError, RedisResult, Value as Reply};
+use redis::{RedisResult, Value as Reply};
 use trilby_component::{
     ComponentError, ErrorKind, Metadata, OpenRequest, Result,
     state::{Consistency, DeleteRequest, Feature, GetRequest, Item, Operation, Query, QueryResult, SetRequest, StateStore},
@@ -26,26 +25,28 @@ use trilby_component::{
 
 use self::{
     config::Config,
+    format::Format,
     link::{Link, Read, ReadMany},
-    write::{Apply, Kind},
+    write::{Apply, Change},
 };
 
-/// Connects and asks the server what it can do.
+/// Connects, and asks the server what it can do.
 ///
 /// # Errors
 /// `InvalidMetadata`; `Unavailable` or `Timeout` if the server cannot be reached; `Denied` if it refuses the login.
 pub async fn open(request: OpenRequest) -> Result<Arc<dyn StateStore>> {
     let config = Config::parse(&request.properties)?;
     if !config.query_indexes.is_empty() {
-        tracing::warn!(component = request.name, "queryIndexes has no effect: this store does not support queries");
+        tracing::warn!(component = request.name, "queryIndexes has no effect: state.redis does not support queries");
     }
     let link = Link::new(&config)?;
-    link.call(&Read(redis::cmd("PING")), Some(config.dial_timeout())).await?;
+    link.call(&Read(redis::cmd("PING")), config.read_timeout()).await?;
     let replicas = count_replicas(&link, config.read_timeout()).await?;
+    let replicated = if replicas > 0 { Some((Link::new(&config)?, replicas)) } else { None };
     Ok(Arc::new(Redis {
         has_json: has_json(&link, config.read_timeout()).await?,
-        replicated: if replicas > 0 { Some((Link::new(&config)?, replicas)) } else { None },
         link,
+        replicated,
         read_timeout: config.read_timeout(),
         write_timeout: config.write_timeout(),
         default_ttl: config.ttl_in_seconds,
@@ -54,9 +55,10 @@ pub async fn open(request: OpenRequest) -> Result<Arc<dyn StateStore>> {
 
 struct Redis {
     link: Link,
-    /// A connection of its own for writes of strong consistency, if there are replicas, and their number: such a write
-    /// waits for replicas, and on a connection everything behind it waits too.
+    /// The number of replicas, if there are any, and a second connection for writes that wait for them: on one
+    /// connection, everything behind such a write would wait too.
     replicated: Option<(Link, u64)>,
+    /// Whether the server has RedisJSON.
     has_json: bool,
     read_timeout: Option<Duration>,
     write_timeout: Option<Duration>,
@@ -70,72 +72,44 @@ impl StateStore for Redis {
     }
 
     async fn get(&self, request: &GetRequest) -> Result<Option<Item>> {
-        match self.kind(&request.metadata) {
-            Kind::Json => document::decode(self.read(document::read(&request.key)).await?),
-            Kind::Hash => match self.link.call(&Read(read_hash(&request.key)), self.read_timeout).await {
-                Ok(reply) => self.decode_hash(reply),
-                Err(error) if is_other_type(&error) => self.get_plain(&request.key).await,
-                Err(error) => Err(error),
-            },
-        }
-    }
-
-    async fn set(&self, request: &SetRequest) -> Result<()> {
-        let operation = write::Operation::set(request, self.kind(&request.metadata), self.default_ttl)?;
-        self.apply(&[operation], &request.options.consistency).await
-    }
-
-    async fn delete(&self, request: &DeleteRequest) -> Result<()> {
-        let operation = write::Operation::delete(request, self.kind(&request.metadata));
-        self.apply(&[operation], &Consistency::Eventual).await
+        let mut items = self.read_together(std::slice::from_ref(request)).await?;
+        items.pop().unwrap_or(Ok(None))
     }
 
     async fn bulk_get(&self, requests: &[GetRequest], _parallelism: usize) -> Result<Vec<Result<Option<Item>>>> {
-        // One message to one server; in a cluster each key may be on another.
-        if requests.is_empty() || self.link.is_cluster() {
+        if self.link.is_cluster() {
+            // Each key may be on another server.
             return Ok(future::join_all(requests.iter().map(|request| self.get(request))).await);
         }
-        let mut reads = redis::pipe();
-        reads.ignore_errors();
-        for request in requests {
-            reads.add_command(match self.kind(&request.metadata) {
-                Kind::Json => document::read(&request.key),
-                Kind::Hash => read_hash(&request.key),
-            });
-        }
-        let replies = self.link.call(&ReadMany(reads), self.read_timeout).await?;
-        let items = requests.iter().zip(replies).map(|(request, reply)| self.decode(request, reply));
-        Ok(future::join_all(items).await)
+        self.read_together(requests).await
+    }
+
+    async fn set(&self, request: &SetRequest) -> Result<()> {
+        let change = Change::set(request, self.format(&request.metadata), self.default_ttl)?;
+        self.apply(&[change], &request.options.consistency).await
+    }
+
+    async fn delete(&self, request: &DeleteRequest) -> Result<()> {
+        let change = Change::delete(request, self.format(&request.metadata));
+        self.apply(&[change], &Consistency::Unspecified).await
     }
 
     async fn transact(&self, operations: &[Operation], metadata: &Metadata) -> Result<()> {
-        let default = self.kind(metadata);
-        let kind = |own: &Metadata| if default == Kind::Json { Kind::Json } else { self.kind(own) };
-        let operations = operations
-            .iter()
-            .map(|operation| match operation {
-                Operation::Upsert(request) => {
-                    write::Operation::set(request, kind(&request.metadata), self.default_ttl)
-                        .map(write::Operation::without_first_write)
-                }
-                Operation::Delete(request) => Ok(write::Operation::delete(request, kind(&request.metadata))),
-            })
-            .collect::<Result<Vec<_>>>()?;
-        if operations.is_empty() {
-            return Ok(());
-        }
-        self.apply(&operations, &Consistency::Eventual).await
+        let changes =
+            operations.iter().map(|operation| self.change(operation, metadata)).collect::<Result<Vec<_>>>()?;
+        self.apply(&changes, &Consistency::Unspecified).await
     }
 
     async fn query(&self, _query: &Query) -> Result<QueryResult> {
-        if self.has_json {
-            return Err(ComponentError::unsupported("state.redis does not support queries"));
-        }
-        Err(ComponentError::request("redis-json server support is required for query capability"))
+        Err(if self.has_json {
+            ComponentError::unsupported("state.redis does not support queries")
+        } else {
+            ComponentError::request("redis-json server support is required for query capability")
+        })
     }
 
     async fn ping(&self) -> Result<()> {
-        self.read(redis::cmd("PING")).await.map(drop)
+        self.link.call(&Read(redis::cmd("PING")), self.read_timeout).await.map(drop)
     }
 
     async fn close(&self) {
@@ -143,5 +117,97 @@ impl StateStore for Redis {
         if let Some((link, _)) = &self.replicated {
             link.close();
         }
+    }
+}
+
+impl Redis {
+    fn format(&self, metadata: &Metadata) -> Format {
+        let wants_json = metadata.get("contentType").is_some_and(|content_type| content_type == "application/json");
+        if wants_json && self.has_json { Format::Json } else { Format::Hash }
+    }
+
+    /// One step of a transaction. `metadata` of the transaction can ask for RedisJSON, and so can the step's own.
+    fn change<'a>(&self, operation: &'a Operation, metadata: &Metadata) -> Result<Change<'a>> {
+        let format = |own: &Metadata| match self.format(metadata) {
+            Format::Json => Format::Json,
+            Format::Hash => self.format(own),
+        };
+        match operation {
+            Operation::Upsert(request) => {
+                Change::set(request, format(&request.metadata), self.default_ttl).map(Change::without_mark)
+            }
+            Operation::Delete(request) => Ok(Change::delete(request, format(&request.metadata))),
+        }
+    }
+
+    /// Reads items in one message to one server.
+    async fn read_together(&self, requests: &[GetRequest]) -> Result<Vec<Result<Option<Item>>>> {
+        if requests.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut reads = redis::pipe();
+        reads.ignore_errors();
+        for request in requests {
+            reads.add_command(self.format(&request.metadata).read(&request.key));
+        }
+        let replies = self.link.call(&ReadMany(reads), self.read_timeout).await?;
+        Ok(future::join_all(requests.iter().zip(replies).map(|(request, reply)| self.decode(request, reply))).await)
+    }
+
+    async fn decode(&self, request: &GetRequest, reply: RedisResult<Reply>) -> Result<Option<Item>> {
+        match (self.format(&request.metadata), reply) {
+            (format, Ok(reply)) => format.decode(reply),
+            (Format::Hash, Err(error)) if error.code() == Some("WRONGTYPE") => self.get_plain(&request.key).await,
+            (_, Err(error)) => Err(self.link.explain(&error)),
+        }
+    }
+
+    /// Reads what a release of Dapr before etags left: a plain string.
+    async fn get_plain(&self, key: &str) -> Result<Option<Item>> {
+        let mut command = redis::cmd("GET");
+        command.arg(key);
+        match self.link.call(&Read(command), self.read_timeout).await? {
+            Reply::BulkString(value) => Ok(Some(Item { value: value.into(), etag: None, metadata: Metadata::new() })),
+            _ => Ok(None),
+        }
+    }
+
+    async fn apply(&self, changes: &[Change<'_>], consistency: &Consistency) -> Result<()> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let (link, replicas) = match &self.replicated {
+            Some((link, replicas)) if *consistency == Consistency::Strong => (link, *replicas),
+            _ => (&self.link, 0),
+        };
+        let apply = Apply::new(changes, replicas);
+        apply.check(link.call(&apply, self.write_timeout).await?)
+    }
+}
+
+/// How many replicas confirm a write: of the server, or of that one of a cluster that has the fewest.
+async fn count_replicas(link: &Link, limit: Option<Duration>) -> Result<u64> {
+    let mut command = redis::cmd("INFO");
+    command.arg("replication");
+    let reports = match link.call(&Read(command), limit).await? {
+        Reply::Map(by_server) => by_server.into_iter().map(|(_, report)| report).collect(),
+        report => vec![report],
+    };
+    let count = |report| {
+        let text: String = redis::from_redis_value(report).ok()?;
+        text.lines().find_map(|line| line.strip_prefix("connected_slaves:")?.trim().parse().ok())
+    };
+    Ok(reports.into_iter().filter_map(count).min().unwrap_or(0))
+}
+
+async fn has_json(link: &Link, limit: Option<Duration>) -> Result<bool> {
+    let mut command = redis::cmd("COMMAND");
+    command.arg("INFO").arg("JSON.GET");
+    match link.call(&Read(command), limit).await {
+        Ok(Reply::Array(known)) => Ok(known.iter().any(|entry| *entry != Reply::Nil)),
+        // A proxy that does not know COMMAND knows no modules either.
+        Ok(_) => Ok(false),
+        Err(error) if error.kind() == ErrorKind::Internal => Ok(false),
+        Err(error) => Err(error),
     }
 }

@@ -1,8 +1,8 @@
 //! `ttlInSeconds` of a write, read and refused with the very words of Dapr's stores.
 
-use std::num::IntErrorKind;
-
 use trilby_component::{ComponentError, Metadata, Result, state::TTL_IN_SECONDS};
+
+use super::go_integer;
 
 /// The life that a write asks for in seconds; `None` if the item shall not expire, which -1 and 0 say as well.
 ///
@@ -20,22 +20,15 @@ pub(super) fn parse(metadata: &Metadata) -> Result<Option<u32>> {
     }
 }
 
-/// The bare number, 0 if there is none. `function` is the one of Go's `strconv` that a store names in its errors.
+/// The bare number, 0 if there is none. `function` is the one of Go's that the store names in its errors.
 ///
 /// # Errors
 /// `InvalidRequest` if it is not a number of 64 bits.
 pub(super) fn parse_integer(metadata: &Metadata, function: &str) -> Result<i64> {
-    let text = metadata.get(TTL_IN_SECONDS).map_or("", String::as_str);
-    if text.is_empty() {
-        return Ok(0);
+    match metadata.get(TTL_IN_SECONDS) {
+        Some(text) if !text.is_empty() => go_integer::parse(text, function).map_err(ComponentError::request),
+        _ => Ok(0),
     }
-    text.parse().map_err(|error: std::num::ParseIntError| {
-        let reason = match error.kind() {
-            IntErrorKind::PosOverflow | IntErrorKind::NegOverflow => "value out of range",
-            _ => "invalid syntax",
-        };
-        ComponentError::request(format!("strconv.{function}: parsing {text:?}: {reason}"))
-    })
 }
 
 #[cfg(all(test, any(feature = "postgresql", feature = "sqlite")))]

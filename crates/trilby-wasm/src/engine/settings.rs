@@ -12,10 +12,12 @@ const POOL_TABLE_ELEMENTS: usize = 100_000;
 /// 128 TiB of addresses, so thousands of them fit; only touched pages cost memory.
 pub(super) fn pooling(max_instances: u32) -> Config {
     let mut pool = PoolingAllocationConfig::new();
-    pool.total_component_instances(max_instances)
-        .total_memories(max_instances)
+    pool.total_memories(max_instances)
+        // A store keeps the stack of its last call.
         .total_stacks(max_instances)
-        // A component is several core instances: the program, its adapters and the glue between them.
+        // A guest may be composed of several components, and each is several core instances: the program, its adapters
+        // and the glue between them.
+        .total_component_instances(max_instances.saturating_mul(4))
         .total_core_instances(max_instances.saturating_mul(16))
         .total_tables(max_instances.saturating_mul(4))
         .max_tables_per_module(16)

@@ -147,7 +147,8 @@ fn parse_host(host: &str) -> Option<Host> {
         return Some(Host::Ip(ip));
     }
     let name = host.strip_prefix('*').unwrap_or(host);
-    let is_name = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
+    let is_name =
+        |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
     let name = name.to_ascii_lowercase();
     match name.strip_prefix('.') {
         Some(below) if host.starts_with('*') && below.split('.').all(is_name) => Some(Host::Below(name)),
@@ -223,9 +224,8 @@ mod tests {
     #[tokio::test]
     async fn sockets_reach_granted_addresses_only() {
         let hosts = hosts(&["127.0.0.1:80", "https://10.0.0.1"]);
-        let allows = async |addr: &str, used_for| {
-            hosts.allows_socket(addr.parse().expect("an address"), used_for).await
-        };
+        let allows =
+            async |addr: &str, used_for| hosts.allows_socket(addr.parse().expect("an address"), used_for).await;
         assert!(allows("127.0.0.1:80", SocketAddrUse::TcpConnect).await);
         assert!(!allows("127.0.0.1:81", SocketAddrUse::TcpConnect).await);
         assert!(!allows("10.0.0.1:443", SocketAddrUse::TcpConnect).await);

@@ -56,10 +56,13 @@ impl Logs {
 
     /// Logs a line, if the app has not printed too much.
     pub fn line(&self, stream: Stream, line: &str) {
-        let admitted = self.0.gate.lock().expect("no code that holds this lock panics").admit(line.len(), Instant::now());
+        let admitted =
+            self.0.gate.lock().expect("no code that holds this lock panics").admit(line.len(), Instant::now());
         let Some(dropped) = admitted else { return };
         if dropped > 0 {
-            self.0.sink.line(stream, &format!("({dropped} lines dropped: more than {LINES_PER_SECOND} lines a second)"));
+            self.0
+                .sink
+                .line(stream, &format!("({dropped} lines dropped: more than {LINES_PER_SECOND} lines a second)"));
         }
         self.0.sink.line(stream, line);
     }

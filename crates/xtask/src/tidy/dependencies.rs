@@ -19,9 +19,8 @@ const LEVELS: &[(&str, u8)] = &[
     ("trilby", 4),
     ("cli", PROGRAMS),
     ("embed", PROGRAMS),
-    ("trilby-bench", PROGRAMS),
     ("trilby-conformance", PROGRAMS),
-    ("trilby-demo", PROGRAMS),
+    ("drivers", PROGRAMS),
     ("xtask", PROGRAMS),
 ];
 

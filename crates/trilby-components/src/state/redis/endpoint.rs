@@ -12,10 +12,11 @@ use redis::{
     AsyncConnectionConfig, Client, ClientTlsConfig, Cmd, ConnectionAddr, ErrorKind, IntoConnectionInfo, Pipeline,
     ProtocolVersion, PushInfo, PushKind, RedisConnectionInfo, RedisError, RedisFuture, RedisResult, TlsCertificates,
     TlsMode, Value,
-    aio::{ConnectionLike, MultiplexedConnection},
+    aio::{ConnectionLike, MultiplexedConnection, SendError},
     cluster::{ClusterClient, ClusterClientBuilder},
     cluster_async::ClusterConnection,
 };
+use rustls::crypto::{CryptoProvider, ring};
 
 use super::config::{Address, Config, Topology};
 
@@ -31,19 +32,22 @@ pub(super) struct Endpoint {
 
 enum Servers {
     Node(Client),
-    Cluster(ClusterClient),
+    Cluster(Box<ClusterClient>),
     Sentinels { sentinels: Vec<Client>, master_name: String, dial: Dial },
 }
 
 impl Endpoint {
     pub(super) fn new(config: &Config, addresses: Vec<Address>) -> RedisResult<Self> {
+        if config.enable_tls {
+            choose_cryptography();
+        }
         let dial = Dial::new(config);
         let servers = if config.failover {
             let login = login(0, &config.sentinel_username, &config.sentinel_password);
             let sentinels = addresses.iter().map(|address| dial.client(address, login.clone())).collect::<Result<_, _>>()?;
             Servers::Sentinels { sentinels, master_name: config.sentinel_master_name.clone(), dial }
         } else if config.redis_type == Topology::Cluster {
-            Servers::Cluster(dial.cluster(config, &addresses)?)
+            Servers::Cluster(Box::new(dial.cluster(config, &addresses)?))
         } else {
             let address = addresses.first().ok_or((ErrorKind::InvalidClientConfig, "there is no address"))?;
             Servers::Node(dial.client(address, dial.login.clone())?)
@@ -77,7 +81,7 @@ impl Endpoint {
                 if push.kind == PushKind::Disconnection {
                     lost.store(true, Ordering::Relaxed);
                 }
-                Ok(())
+                Ok::<_, SendError>(())
             }
         };
         let modern = with_protocol(client, ProtocolVersion::RESP3)?;
@@ -91,15 +95,12 @@ impl Endpoint {
         Ok(Connection::Node { connection, lost })
     }
 
-    /// Asks one sentinel after the other; they take up to `down-after-milliseconds` to notice a failure.
+    /// Asks one sentinel after the other. What one says about the name counts for more than that another is down.
     async fn ask_for_master(&self, sentinels: &[Client], master_name: &str) -> RedisResult<Address> {
         let mut question = redis::cmd("SENTINEL");
         question.arg("GET-MASTER-ADDR-BY-NAME").arg(master_name);
-        let mut failure = RedisError::from((
-            ErrorKind::MasterNameNotFoundBySentinel,
-            "no sentinel knows sentinelMasterName",
-            master_name.to_owned(),
-        ));
+        let unknown = (ErrorKind::MasterNameNotFoundBySentinel, "no sentinel knows this name", master_name.to_owned());
+        let (mut failure, mut has_answer) = (RedisError::from(unknown.clone()), false);
         for sentinel in sentinels {
             let answer: RedisResult<Option<(String, u16)>> = async {
                 let mut connection = sentinel.get_multiplexed_async_connection_with_config(&self.options()).await?;
@@ -108,11 +109,11 @@ impl Endpoint {
             .await;
             match answer {
                 Ok(Some((host, port))) => return Ok(Address { host, port }),
-                Ok(None) => {}
+                Ok(None) => has_answer = true,
                 Err(error) => failure = error,
             }
         }
-        Err(failure)
+        Err(if has_answer { unknown.into() } else { failure })
     }
 
     fn options(&self) -> AsyncConnectionConfig {
@@ -121,6 +122,15 @@ impl Endpoint {
             .set_connection_timeout(Some(self.dial_timeout))
             .set_response_timeout(None)
             .set_pipeline_buffer_size(QUEUE)
+    }
+}
+
+/// The driver uses the cryptography that the process has chosen and panics if there is a choice and nobody made it.
+/// Making it here changes nothing for a process that has.
+fn choose_cryptography() {
+    if CryptoProvider::get_default().is_none() {
+        // Another thread may be faster, which is as good.
+        let _ = ring::default_provider().install_default();
     }
 }
 

@@ -51,7 +51,12 @@ impl Request for ReadMany {
     }
 
     async fn send(&self, connection: &mut Connection) -> RedisResult<Self::Reply> {
-        self.0.query_async(connection).await
+        let replies: Self::Reply = self.0.query_async(connection).await?;
+        let unready = replies.iter().filter_map(|reply| reply.as_ref().err()).find(|error| had_no_effect(error));
+        match unready {
+            Some(error) => Err(error.clone()),
+            None => Ok(replies),
+        }
     }
 }
 
@@ -111,12 +116,7 @@ impl Link {
         self.forget(&self.slot());
     }
 
-    /// The error for a reply that Redis never gives.
-    pub(super) fn unexpected(&self, reply: &Value) -> ComponentError {
-        let message = format!("redis at {} sent an unexpected reply: {reply:?}", self.endpoint.name());
-        ComponentError::new(ErrorKind::Internal, message)
-    }
-
+    /// What `error` means for the caller.
     pub(super) fn explain(&self, error: &RedisError) -> ComponentError {
         let name = self.endpoint.name();
         let code = error.code().unwrap_or_default();

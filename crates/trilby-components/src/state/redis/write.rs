@@ -1,4 +1,4 @@
-//! Writing: state requests become operations of one Lua script that applies all of them or none.
+//! Writing: state requests become changes of one Lua script that applies all of them or none.
 
 use std::sync::LazyLock;
 
@@ -6,48 +6,34 @@ use bytes::Bytes;
 use redis::{Cmd, Pipeline, RedisError, RedisResult, Script, ServerErrorKind, Value};
 use trilby_component::{
     ComponentError, ErrorKind, Metadata, Result,
-    json::Style,
-    state::{Concurrency, DeleteRequest, SetRequest},
+    state::{Concurrency, DeleteRequest, SetRequest, TTL_IN_SECONDS},
 };
 
-use super::{
-    document,
-    endpoint::Connection,
-    link::{Read, Request},
-};
-use crate::state::ttl;
+use super::{endpoint::Connection, format::Format, link::Request};
+use crate::state::go_integer;
 
 /// Loaded into the server when it does not know it yet, then called by its hash.
 static APPLY: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("apply.lua")));
 
-/// What Redis takes for a number of seconds: it adds them, as milliseconds, to the time of day.
+/// The most seconds that Redis can add to the time of day, 140 million years. More would fail halfway through a write.
 const MAX_TTL_SECONDS: i64 = 1 << 52;
 
 /// Longest time in milliseconds that replicas have to confirm a write of strong consistency. As Dapr, a write counts
 /// even if they do not: it cannot be taken back.
 const REPLICA_WAIT_MILLIS: u32 = 1000;
 
-/// How an item is kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// A hash of data and version.
-    Hash,
-    /// A RedisJSON document of data and version.
-    Json,
-}
-
-/// One operation of the script.
-pub(super) struct Operation<'a> {
+/// One operation of the script, ready to be sent.
+pub(super) struct Change<'a> {
     key: &'a str,
-    kind: Kind,
+    format: Format,
     /// The version that the item must have, `0` for any.
     expected: String,
     /// Whether the request named an etag, which decides how its refusal is reported.
     has_etag: bool,
-    change: Change,
+    action: Action,
 }
 
-enum Change {
+enum Action {
     Set {
         data: Bytes,
         /// Whether writes that name no etag are to be refused from now on.
@@ -58,53 +44,47 @@ enum Change {
     Delete,
 }
 
-impl<'a> Operation<'a> {
+impl<'a> Change<'a> {
     /// # Errors
     /// `EtagInvalid` for an etag that is not a version; `InvalidRequest` for a bad TTL or a value that is not JSON.
-    pub(super) fn set(request: &'a SetRequest, kind: Kind, default_ttl: Option<i64>) -> Result<Self> {
+    pub(super) fn set(request: &'a SetRequest, format: Format, default_ttl: Option<i64>) -> Result<Self> {
         let etag = request.etag.as_deref().filter(|etag| !etag.is_empty());
         let expected = match etag {
             Some(etag) if request.options.concurrency != Concurrency::LastWrite => parse_version(etag)?,
             _ => 0,
         };
-        let ttl = parse_ttl(&request.metadata)?.or(default_ttl);
-        let data = match kind {
-            Kind::Hash => request.value.encode(Style::Fast)?,
-            Kind::Json => document::encode(&request.value)?,
-        };
+        let ttl = parse_ttl(&request.metadata)?.or(default_ttl).map(|seconds| seconds.clamp(0, MAX_TTL_SECONDS));
+        let data = format.encode(&request.value)?;
         let first_write = request.options.concurrency == Concurrency::FirstWrite;
-        let change = Change::Set { data, first_write, ttl: ttl.map(|seconds| seconds.max(0)) };
-        Ok(Self { key: &request.key, kind, expected: expected.to_string(), has_etag: etag.is_some(), change })
+        let action = Action::Set { data, first_write, ttl };
+        Ok(Self { key: &request.key, format, expected: expected.to_string(), has_etag: etag.is_some(), action })
     }
 
-    pub(super) fn delete(request: &'a DeleteRequest, kind: Kind) -> Self {
+    pub(super) fn delete(request: &'a DeleteRequest, format: Format) -> Self {
         let etag = request.etag.as_deref().filter(|etag| !etag.is_empty());
         let expected = etag.unwrap_or("0").to_owned();
-        Self { key: &request.key, kind, expected, has_etag: etag.is_some(), change: Change::Delete }
+        Self { key: &request.key, format, expected, has_etag: etag.is_some(), action: Action::Delete }
     }
 
-    /// Dapr does not mark items in transactions, only when they are saved alone.
-    pub(super) fn without_first_write(mut self) -> Self {
-        if let Change::Set { first_write, .. } = &mut self.change {
+    /// Dapr marks no item that is saved in a transaction.
+    pub(super) fn without_mark(mut self) -> Self {
+        if let Action::Set { first_write, .. } = &mut self.action {
             *first_write = false;
         }
         self
     }
 
     fn is_repeatable(&self) -> bool {
-        self.expected == "0" && !matches!(self.change, Change::Set { first_write: true, .. })
+        self.expected == "0" && !matches!(self.action, Action::Set { first_write: true, .. })
     }
 
     fn write_arguments(&self, command: &mut Cmd) {
-        let kind = match self.kind {
-            Kind::Hash => "hash",
-            Kind::Json => "json",
-        };
-        match &self.change {
-            Change::Delete => command.arg("delete").arg(kind).arg(&self.expected).arg("").arg("").arg(""),
-            Change::Set { data, first_write, ttl } => command
+        let format = self.format.name();
+        match &self.action {
+            Action::Delete => command.arg("delete").arg(format).arg(&self.expected).arg("").arg("").arg(""),
+            Action::Set { data, first_write, ttl } => command
                 .arg("set")
-                .arg(kind)
+                .arg(format)
                 .arg(&self.expected)
                 .arg(&data[..])
                 .arg(u8::from(*first_write))
@@ -114,10 +94,10 @@ impl<'a> Operation<'a> {
 
     fn refusal(&self) -> ComponentError {
         let key = self.key;
-        match self.change {
-            Change::Delete => ComponentError::etag_mismatch(format!("failed to delete {key}")),
-            Change::Set { .. } if self.has_etag => ComponentError::etag_mismatch(format!("failed to set key {key}")),
-            Change::Set { .. } => ComponentError::new(
+        match self.action {
+            Action::Delete => ComponentError::etag_mismatch(format!("failed to delete {key}")),
+            Action::Set { .. } if self.has_etag => ComponentError::etag_mismatch(format!("failed to set key {key}")),
+            Action::Set { .. } => ComponentError::new(
                 ErrorKind::Internal,
                 format!("failed to set key {key}: it was saved with first-write, so it can only be changed with its etag"),
             ),
@@ -127,35 +107,35 @@ impl<'a> Operation<'a> {
 
 /// A call of the script.
 pub(super) struct Apply<'a> {
-    operations: &'a [Operation<'a>],
+    changes: &'a [Change<'a>],
     /// The call alone, or followed by the wait for replicas.
     commands: Pipeline,
 }
 
 impl<'a> Apply<'a> {
     /// `replicas` is how many have to confirm the write; 0 waits for none.
-    pub(super) fn new(operations: &'a [Operation<'a>], replicas: u64) -> Self {
+    pub(super) fn new(changes: &'a [Change<'a>], replicas: u64) -> Self {
         let mut call = redis::cmd("EVALSHA");
-        call.arg(APPLY.get_hash()).arg(operations.len());
-        for operation in operations {
-            call.arg(operation.key);
+        call.arg(APPLY.get_hash()).arg(changes.len());
+        for change in changes {
+            call.arg(change.key);
         }
-        for operation in operations {
-            operation.write_arguments(&mut call);
+        for change in changes {
+            change.write_arguments(&mut call);
         }
         let mut commands = redis::pipe();
         commands.add_command(call).ignore_errors();
         if replicas > 0 {
             commands.cmd("WAIT").arg(replicas).arg(REPLICA_WAIT_MILLIS);
         }
-        Self { operations, commands }
+        Self { changes, commands }
     }
 
     /// Reads the script's reply.
     pub(super) fn check(&self, refused: usize) -> Result<()> {
-        match refused.checked_sub(1).and_then(|index| self.operations.get(index)) {
+        match refused.checked_sub(1).and_then(|index| self.changes.get(index)) {
             None => Ok(()),
-            Some(operation) => Err(operation.refusal()),
+            Some(change) => Err(change.refusal()),
         }
     }
 }
@@ -164,7 +144,7 @@ impl Request for Apply<'_> {
     type Reply = usize;
 
     fn is_repeatable(&self) -> bool {
-        self.operations.iter().all(Operation::is_repeatable)
+        self.changes.iter().all(Change::is_repeatable)
     }
 
     async fn send(&self, connection: &mut Connection) -> RedisResult<usize> {
@@ -186,12 +166,15 @@ impl Apply<'_> {
     }
 }
 
-/// A version in the words that Go has for what is not one.
 fn parse_version(etag: &str) -> Result<i64> {
-    ttl::parse_go_integer(etag, "Atoi").map_err(|error| ComponentError::new(ErrorKind::EtagInvalid, error))
+    go_integer::parse(etag, "Atoi").map_err(|reason| ComponentError::new(ErrorKind::EtagInvalid, reason))
 }
 
 fn parse_ttl(metadata: &Metadata) -> Result<Option<i64>> {
-    let _ = Read;
-    todo!()
+    let Some(text) = metadata.get(TTL_IN_SECONDS).filter(|text| !text.is_empty()) else {
+        return Ok(None);
+    };
+    go_integer::parse(text, "ParseInt")
+        .map(Some)
+        .map_err(|reason| ComponentError::request(format!("failed to parse ttl from metadata: {reason}")))
 }

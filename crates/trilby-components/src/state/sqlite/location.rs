@@ -1,16 +1,22 @@
 //! Where the database is: Dapr's `connectionString`, which is a path or a `file:` URI whose query SQLite and Dapr's
 //! driver share.
 
-use std::{thread, time::Duration};
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
 
 use percent_encoding::percent_decode_str;
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 use trilby_component::{ComponentError, Result};
 
 use super::failure;
 
 /// More readers than this gain nothing: a read takes microseconds.
 const MOST_READERS: usize = 4;
+
+/// How long to wait before a lock is tried again where SQLite does not wait by itself.
+const RETRY_INTERVAL: Duration = Duration::from_millis(5);
 
 /// Settings that have a metadata property, and so no place among the `_pragma`s.
 const FORBIDDEN_PRAGMAS: [(&str, &str); 3] = [
@@ -83,7 +89,7 @@ impl Location {
             Kind::ReadOnlyFile => None,
         };
         if let Some(mode) = journal_mode {
-            connection.pragma_update(None, "journal_mode", mode).map_err(failure)?;
+            set_journal_mode(&connection, mode, busy_timeout).map_err(failure)?;
         }
         Ok(connection)
     }
@@ -108,6 +114,22 @@ impl Location {
             connection.execute_batch(&format!("PRAGMA {pragma}")).map_err(failure)?;
         }
         Ok(connection)
+    }
+}
+
+/// Changes the journal mode, which a file keeps.
+///
+/// SQLite does not wait for a lock here, whatever its busy timeout: of several processes that open a new file at once,
+/// all but one would fail.
+fn set_journal_mode(connection: &Connection, mode: &str, patience: Duration) -> rusqlite::Result<()> {
+    let start = Instant::now();
+    loop {
+        match connection.pragma_update(None, "journal_mode", mode) {
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) && start.elapsed() < patience => {
+                thread::sleep(RETRY_INTERVAL);
+            }
+            result => return result,
+        }
     }
 }
 

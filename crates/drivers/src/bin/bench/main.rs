@@ -1,0 +1,72 @@
+//! `cargo xtask bench`: the numbers in docs/benchmarks.md. Everything that is compared is measured in the same run,
+//! rounds interleaved, because an absolute time means little on a shared machine.
+
+mod daprd;
+mod density;
+mod guest;
+mod load;
+mod native;
+mod report;
+mod sidecar;
+mod size;
+
+use std::path::PathBuf;
+
+use clap::Parser;
+use drivers::Result;
+
+/// Measures the runtime. Run it as `cargo xtask bench`.
+#[derive(Parser)]
+struct Options {
+    /// Folder with the `trilby` and `daprd` binaries.
+    #[arg(long)]
+    binaries: PathBuf,
+    /// Folder with the guests.
+    #[arg(long)]
+    guests: PathBuf,
+    /// Another daprd to put through the same loads, as NAME=PATH; may be repeated.
+    #[arg(long, value_parser = parse_peer)]
+    peer: Vec<(String, PathBuf)>,
+    /// Only sections whose name contains this: guest, sidecar, density, size.
+    #[arg(long, default_value = "")]
+    only: String,
+    /// Where the report is written.
+    #[arg(long, default_value = "docs/benchmarks.md")]
+    out: PathBuf,
+}
+
+fn parse_peer(text: &str) -> Result<(String, PathBuf)> {
+    let (name, path) = text.split_once('=').ok_or("a peer is given as NAME=PATH")?;
+    Ok((name.to_owned(), path.into()))
+}
+
+#[tokio::main]
+async fn main() -> std::process::ExitCode {
+    match run(Options::parse()).await {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(problem) => {
+            eprintln!("the benchmark failed: {problem}");
+            std::process::ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(options: Options) -> Result<()> {
+    let mut report = report::Report::new(&options.peer);
+    if "guest".contains(&options.only) {
+        guest::measure(&options, &mut report).await?;
+    }
+    if "sidecar".contains(&options.only) {
+        sidecar::measure(&options, &mut report).await?;
+    }
+    if "density".contains(&options.only) {
+        density::measure(&options, &mut report).await?;
+    }
+    if "size".contains(&options.only) {
+        size::measure(&options, &mut report)?;
+    }
+    if options.only.is_empty() {
+        report.write(&options.out)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,90 @@
+//! From a program to something that can be instantiated: imports are checked, then linked, and no others.
+
+use trilby_wasm::{CallError, Engine, LoadError as ProgramError, LoadReason, Program};
+use wasmtime::component::{HasSelf, InstancePre, Linker};
+
+use crate::{
+    bindings::{trilby::dapr, wasi::logging},
+    guest::Guest,
+    report::{Refusal, Report},
+};
+
+/// Why a program is not run as an app. Each message names the program.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LoadError {
+    /// It cannot be read, is no component, or does not compile.
+    #[error(transparent)]
+    Program(#[from] ProgramError),
+    /// It imports what it may not.
+    #[error("{name}: imports {}", list(.refusals))]
+    Refused {
+        /// The program.
+        name: String,
+        /// What, and what would help. Never empty.
+        refusals: Vec<Refusal>,
+    },
+    /// It exports nothing that could be called.
+    #[error(
+        "{name}: is no app: it exports neither trilby:dapr/service@0.2 nor wasi:http/incoming-handler@0.2, only {exports}"
+    )]
+    NoEntry {
+        /// The program.
+        name: String,
+        /// What it does export.
+        exports: String,
+    },
+    /// It cannot be instantiated.
+    #[error("{name}: does not start: {reason}")]
+    Start {
+        /// The program.
+        name: String,
+        /// What the guest did or ran into.
+        reason: CallError,
+    },
+}
+
+fn list(refusals: &[Refusal]) -> String {
+    refusals.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+/// Links a component with what it imports.
+pub(crate) fn link(engine: &Engine, program: &Program, report: &Report) -> Result<InstancePre<Guest>, LoadError> {
+    let name = program.name();
+    if !report.refusals.is_empty() {
+        return Err(LoadError::Refused { name: name.to_owned(), refusals: report.refusals.clone() });
+    }
+    let component = program.component()?;
+    let linker = engine.linker().map_err(|reason| reason.of(name))?;
+    let linked = fill(linker, report).and_then(|linker| linker.instantiate_pre(component));
+    Ok(linked.map_err(|error| LoadReason::Link(error).of(name))?)
+}
+
+fn fill(mut linker: Linker<Guest>, report: &Report) -> wasmtime::Result<Linker<Guest>> {
+    type Own = HasSelf<Guest>;
+    let to = &mut linker;
+    let mut has_wasi = false;
+    let mut has_http = false;
+    for import in &report.surface.imports.interfaces {
+        match import.name.as_str() {
+            "trilby:dapr/types" => dapr::types::add_to_linker::<_, Own>(to, |guest| guest)?,
+            "trilby:dapr/state" => dapr::state::add_to_linker::<_, Own>(to, |guest| guest)?,
+            "trilby:dapr/secrets" => dapr::secrets::add_to_linker::<_, Own>(to, |guest| guest)?,
+            "trilby:dapr/invoke" => dapr::invoke::add_to_linker::<_, Own>(to, |guest| guest)?,
+            "trilby:dapr/app" => dapr::app::add_to_linker::<_, Own>(to, |guest| guest)?,
+            "wasi:logging/logging" => logging::logging::add_to_linker::<_, Own>(to, |guest| guest)?,
+            // The rest is WASI, which comes in two parts. The checks above keep out what was not granted.
+            name => {
+                has_http |= name.starts_with("wasi:http/");
+                has_wasi |= !name.starts_with("wasi:http/");
+            }
+        }
+    }
+    if has_wasi {
+        wasmtime_wasi::p2::add_to_linker_async(to)?;
+    }
+    if has_http {
+        wasmtime_wasi_http::p2::add_only_http_to_linker_async(to)?;
+    }
+    Ok(linker)
+}
