@@ -76,16 +76,17 @@ struct Call<'a> {
     method: &'a str,
 }
 
-impl Call<'_> {
+impl<'a> Call<'a> {
     /// Decodes the message, calls `block` with it, encodes what it answers.
-    async fn unary<M, R>(
+    async fn unary<M, R, F>(
         &self,
         body: impl Incoming,
-        block: impl AsyncFnOnce(&Api, &Ctx, M) -> Result<R>,
+        block: impl FnOnce(&'a Api, &'a Ctx, M) -> F,
     ) -> http::Response<Reply>
     where
         M: Message + Default,
         R: Message,
+        F: Future<Output = Result<R>>,
     {
         let max_bytes = self.door.options.max_body_bytes;
         let message = match unary::read(body, max_bytes).await {

@@ -1,9 +1,9 @@
 //! Listeners and connections.
 
-use std::{convert::Infallible, future::Future, io, panic::AssertUnwindSafe, pin::pin, time::Duration};
+use std::{convert::Infallible, io, panic::AssertUnwindSafe, pin::pin, time::Duration};
 
 use futures_util::FutureExt as _;
-use hyper::{body::Incoming, server::conn::http2, service::service_fn};
+use hyper::{server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -84,7 +84,11 @@ impl GrpcDoor {
     {
         let service = service_fn(|request| {
             let door = self.clone();
-            async move { Ok::<_, Infallible>(door.answer_or_catch(request).await) }
+            async move {
+                // A panic is a bug; it must cost its caller an answer and nobody else anything.
+                let answer = AssertUnwindSafe(door.answer(request)).catch_unwind().await;
+                Ok::<_, Infallible>(answer.unwrap_or_else(|_| panicked()))
+            }
         });
         let connection = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
@@ -109,10 +113,8 @@ impl GrpcDoor {
             tracing::debug!(app_id = self.0.api.app.id, %error, "gRPC connection ended");
         }
     }
+}
 
-    /// A panic is a bug; it must cost its caller an answer and nobody else anything.
-    async fn answer_or_catch(&self, request: http::Request<Incoming>) -> http::Response<Reply> {
-        let answer = AssertUnwindSafe(self.answer(request)).catch_unwind();
-        answer.await.unwrap_or_else(|_| Status::internal("internal error; the runtime's log says more").into_http())
-    }
+fn panicked() -> http::Response<Reply> {
+    Status::internal("internal error; the runtime's log says more").into_http()
 }

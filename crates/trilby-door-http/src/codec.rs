@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, Uri, header::CONTENT_TYPE};
 use http_body::Body as _;
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use http_body_util::{BodyExt as _, Limited};
 use percent_encoding::percent_decode_str;
 use serde::Serialize;
 use trilby_component::Metadata;
@@ -125,24 +125,32 @@ pub(crate) async fn limit(body: Body, limit: usize) -> Result<Body, CollectError
 }
 
 async fn collect(body: Body, limit: usize) -> Result<Bytes, CollectError> {
-    let mut stream = match body {
-        Body::Stream(stream) => stream,
-        whole => return whole.collect(limit).await,
-    };
-    let read = if stream.size_hint().lower() > limit as u64 {
-        Err(CollectError::TooLarge(limit))
-    } else {
-        Limited::new(&mut stream, limit).collect().await.map(|collected| collected.to_bytes()).map_err(|error| {
-            if error.is::<LengthLimitError>() { CollectError::TooLarge(limit) } else { CollectError::Broken(error) }
-        })
-    };
-    if let Err(CollectError::TooLarge(_)) = read {
-        drain(stream).await;
+    if body.size_hint().lower() > limit as u64 {
+        drain(body).await;
+        return Err(CollectError::TooLarge(limit));
     }
-    read
+    match body {
+        Body::Empty => Ok(Bytes::new()),
+        Body::Full(bytes) => Ok(bytes),
+        Body::Stream(mut stream) => {
+            let mut parts = Vec::new();
+            let mut length = 0;
+            while let Some(frame) = stream.frame().await {
+                let Ok(part) = frame.map_err(CollectError::Broken)?.into_data() else { continue };
+                length += part.len();
+                if length > limit {
+                    drain(Body::Stream(stream)).await;
+                    return Err(CollectError::TooLarge(limit));
+                }
+                parts.push(part);
+            }
+            // Most bodies come in one piece, which is then used as it is.
+            Ok(if parts.len() == 1 { parts.remove(0) } else { parts.concat().into() })
+        }
+    }
 }
 
-async fn drain(mut body: impl http_body::Body<Data = Bytes> + Unpin) {
+async fn drain(mut body: Body) {
     let mut left = DRAINED_BYTES;
     while left > 0
         && let Some(Ok(frame)) = body.frame().await

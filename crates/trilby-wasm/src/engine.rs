@@ -105,7 +105,11 @@ impl Engine {
 
     /// A store whose guest keeps to the limits of its meter and gives up its turn when that is over.
     ///
-    /// Run what it does with [`run`](Self::run): a store of this engine outside of it never gets a tick.
+    /// Run what it does with [`run`](Self::run): outside of it nothing keeps the clock ticking that ends its turns.
+    ///
+    /// # Panics
+    ///
+    /// If the engine cannot start; no program could have been loaded then.
     pub fn store<T: HostState>(&self, mut data: T) -> Store<T> {
         let started = self.started();
         let pace = data.meter().pace().clone();

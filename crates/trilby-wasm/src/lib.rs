@@ -29,6 +29,6 @@ pub use limits::{Exceeded, HostState, Limits, Meter};
 pub use pool::{Blueprint, Instance, Isolation, Pool, Stats};
 pub use program::{Kind, Program};
 pub use source::{FetchLimits, Source};
-pub use wasi::{AllowedHosts, Directory, Grants, HostPattern, LogSink, Logs, Stream};
+pub use wasi::{AllowedHosts, Directory, Grants, HostPattern, InvalidHost, LogSink, Logs, Stream};
 // The embedder links against these very versions; a second copy would not fit.
 pub use {wasmtime, wasmtime_wasi, wasmtime_wasi_http};

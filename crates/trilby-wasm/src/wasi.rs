@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder};
 
-pub use self::hosts::{AllowedHosts, HostPattern};
+pub use self::hosts::{AllowedHosts, HostPattern, InvalidHost};
 pub use self::logs::{LogSink, Logs, Stream};
 pub(crate) use self::output::{Output, Write};
 

@@ -2,7 +2,8 @@
 
 use std::{
     convert::Infallible,
-    pin::pin,
+    future::ready,
+    pin::{Pin, pin},
     sync::{Arc, Mutex, PoisonError, atomic::AtomicUsize},
 };
 
@@ -61,17 +62,9 @@ where
     let upgrade: Arc<Mutex<Option<Upgrade>>> = Arc::default();
     let (asked, requests) = (Arc::clone(&upgrade), door.clone());
     let service = service_fn(move |mut request| {
-        let switching = Upgrade::of(&mut request).map(|wanted| {
-            *asked.lock().unwrap_or_else(PoisonError::into_inner) = Some(wanted);
-            h2c::switching_protocols()
-        });
-        let door = requests.clone();
-        async move {
-            match switching {
-                Some(response) => Ok(response),
-                None => answer(door, request).await,
-            }
-        }
+        let Some(wanted) = Upgrade::of(&mut request) else { return answer(requests.clone(), request) };
+        *asked.lock().unwrap_or_else(PoisonError::into_inner) = Some(wanted);
+        Box::pin(ready(Ok(h2c::switching_protocols())))
     });
     drive(builder.serve_connection_with_upgrades(io, service), stop).await?;
 
@@ -84,10 +77,13 @@ where
     Ok(())
 }
 
-async fn answer(door: HttpDoor, request: http::Request<Incoming>) -> Result<Response, Infallible> {
+/// The work on one request. It is boxed so that its size, some kilobytes, is spent on requests and not on connections.
+type Answering = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+
+fn answer(door: HttpDoor, request: http::Request<Incoming>) -> Answering {
     // Most requests have no body; a stream for nothing would cost an allocation.
     let request = request.map(|body| if body.is_end_stream() { Body::Empty } else { Body::stream(body) });
-    Ok(door.handle(request).await)
+    Box::pin(async move { Ok(door.handle(request).await) })
 }
 
 async fn drive<C>(connection: C, stop: &mut watch::Receiver<()>) -> Result<(), BoxError>
