@@ -30,12 +30,6 @@ pub enum Feature {
     Ttl,
     /// Items can be found by their JSON content.
     QueryApi,
-    /// All keys with a prefix can be deleted at once.
-    DeleteWithPrefix,
-    /// Keys can be listed by a pattern.
-    KeysLike,
-    /// Items can be placed by a partition key.
-    PartitionKey,
 }
 
 impl Feature {
@@ -47,9 +41,6 @@ impl Feature {
             Self::Transactional => "TRANSACTIONAL",
             Self::Ttl => "TTL",
             Self::QueryApi => "QUERY_API",
-            Self::DeleteWithPrefix => "DELETE_WITH_PREFIX",
-            Self::KeysLike => "KEYS_LIKE",
-            Self::PartitionKey => "PARTITION_KEY",
         }
     }
 }

@@ -26,6 +26,10 @@ pub fn builtins() -> Catalog {
         secret "secretstores.local.env"/"v1" = secret::local_env::open, "Environment variables as secrets, for development";
         secret "secretstores.local.file"/"v1" = secret::local_file::open, "A JSON file of secrets, for development";
         state "state.in-memory"/"v1" = state::in_memory::open, "Items in this process's memory, gone when it ends";
+        state "state.postgresql"/"v1" if "postgresql" = state::postgresql::v1::open, "Items in a PostgreSQL table, values as JSON";
+        state "state.postgresql"/"v2" if "postgresql" = state::postgresql::v2::open, "Items in a PostgreSQL table, values as bytes";
+        state "state.postgres"/"v1" if "postgresql" = state::postgresql::v1::open, "Another name of state.postgresql";
+        state "state.postgres"/"v2" if "postgresql" = state::postgresql::v2::open, "Another name of state.postgresql v2";
         state "state.redis"/"v1" if "redis" = state::redis::open, "Items in Redis, each a hash, or a document where RedisJSON is there";
         state "state.sqlite"/"v1" if "sqlite" = state::sqlite::open, "Items in a SQLite file that processes may share";
         state "state.sqlite3"/"v1" if "sqlite" = state::sqlite::open, "Another name of state.sqlite";

@@ -1,6 +1,8 @@
 //! State stores, one module each, and what they share.
 
 pub mod in_memory;
+#[cfg(feature = "postgresql")]
+pub mod postgresql;
 #[cfg(feature = "redis")]
 pub mod redis;
 #[cfg(feature = "sqlite")]

@@ -19,17 +19,17 @@ pub type Outcome = Result<(), String>;
 pub type Running<'a> = Pin<Box<dyn Future<Output = Outcome> + Send + 'a>>;
 
 /// One sentence about a block, and how to find out whether it holds.
-pub struct Case<F: 'static> {
+pub struct Case {
     /// The sentence, with underscores.
     pub name: &'static str,
-    /// Features that a component must have for it.
-    pub needs: &'static [F],
+    /// Features that a component must have for it, by Dapr's names.
+    pub needs: Vec<&'static str>,
     /// Finds out, with a client and the component's name.
     pub run: for<'a> fn(&'a dyn Client, &'a str) -> Running<'a>,
 }
 
-impl<F> Case<F> {
-    const fn new(name: &'static str, needs: &'static [F], run: for<'a> fn(&'a dyn Client, &'a str) -> Running<'a>) -> Self {
+impl Case {
+    fn new(name: &'static str, needs: Vec<&'static str>, run: for<'a> fn(&'a dyn Client, &'a str) -> Running<'a>) -> Self {
         Self { name, needs, run }
     }
 }

@@ -169,7 +169,7 @@ impl AppChannel for GrpcApp {
     async fn invoke(&self, ctx: &Ctx, request: Request) -> Result<Response, ChannelError> {
         let _slot = self.slot().await;
         let (parts, body) = request.into_parts();
-        let body = body.collect(self.max_body_bytes).await.map_err(|error| internal(error.to_string()))?;
+        let body = unary::collect(body, self.max_body_bytes).await.map_err(|status| internal(status.message()))?;
         let framed = unary::encode(&message(&parts, body), self.max_body_bytes);
         let mut request = Request::new(Body::Full(framed.map_err(|status| internal(status.message()))?));
         *request.method_mut() = Method::POST;

@@ -11,7 +11,7 @@ use http::{
 use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, utf8_percent_encode};
 use prost_types::Any;
 use tonic::Status;
-use trilby_core::{Api, Body, Code, Ctx, Error, Request, Response, Result, ctx::TRACEPARENT};
+use trilby_core::{Api, Body, Code, Ctx, Error, Request, Result, ctx::TRACEPARENT};
 use trilby_proto::{
     common::v1::{HttpExtension, InvokeRequest, InvokeResponse, http_extension::Verb},
     runtime::v1::InvokeServiceRequest,
@@ -90,7 +90,7 @@ pub(crate) async fn call(
     let response = api.invoke.call(ctx, &id, request).await?;
 
     let (head, body) = response.into_parts();
-    let body = body.collect(max_body_bytes).await.map_err(|error| failed(&id, &error))?;
+    let body = unary::collect(body, max_body_bytes).await.map_err(|status| failed(&id, &status.message()))?;
     let mut metadata = to_metadata(&head.headers);
     if !metadata.contains_key(TRACEPARENT) {
         ctx.trace.write_to(&mut metadata);

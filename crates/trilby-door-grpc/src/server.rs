@@ -82,8 +82,9 @@ impl GrpcDoor {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let service = service_fn(|request| {
-            let door = self.clone();
+        let door = self.clone();
+        let service = service_fn(move |request| {
+            let door = door.clone();
             async move {
                 // A panic is a bug; it must cost its caller an answer and nobody else anything.
                 let answer = AssertUnwindSafe(door.answer(request)).catch_unwind().await;

@@ -13,7 +13,10 @@ use http_body::{Body as HttpBody, Frame};
 use http_body_util::BodyExt as _;
 use prost::Message;
 use tonic::{Code, Status};
-use trilby_core::{Body, body::BoxError};
+use trilby_core::{
+    Body,
+    body::{BoxError, CollectError},
+};
 
 /// Content type of every call and answer.
 pub(crate) const GRPC: &str = "application/grpc";
@@ -106,6 +109,24 @@ pub(crate) fn decode<M: Message + Default>(message: Bytes) -> Result<M, Status> 
 
 /// Reads a body of at most one message to its end.
 pub(crate) async fn receive(body: impl Incoming, max_bytes: usize) -> Result<Received, Status> {
+    let (framed, trailers) = gather(body, |framed| check_length(framed, max_bytes)).await?;
+    Ok(Received { message: strip_prefix(framed)?, trailers })
+}
+
+/// Reads a body that is not framed to its end.
+pub(crate) async fn collect(body: Body, max_bytes: usize) -> Result<Bytes, Status> {
+    let check = |read: &[u8]| match read.len() {
+        length if length > max_bytes => Err(Status::resource_exhausted(CollectError::TooLarge(max_bytes).to_string())),
+        _ => Ok(()),
+    };
+    Ok(gather(body, check).await?.0)
+}
+
+/// Reads a body and its trailers. `check` sees what there is after each piece.
+async fn gather(
+    body: impl Incoming,
+    check: impl Fn(&[u8]) -> Result<(), Status>,
+) -> Result<(Bytes, HeaderMap), Status> {
     let mut body = pin!(body);
     let mut first = Bytes::new();
     let mut joined = BytesMut::new();
@@ -113,9 +134,9 @@ pub(crate) async fn receive(body: impl Incoming, max_bytes: usize) -> Result<Rec
     while !body.is_end_stream()
         && let Some(frame) = body.frame().await
     {
-        let frame = frame.map_err(|error| Status::internal(format!("grpc: body is broken: {}", error.into())))?;
+        let frame = frame.map_err(|error| Status::internal(format!("body could not be read: {}", error.into())))?;
         match frame.into_data() {
-            // A message mostly comes in one frame, which is then used as it is.
+            // A message mostly comes in one piece, which is then used as it is.
             Ok(data) if first.is_empty() => first = data,
             Ok(data) => {
                 if joined.is_empty() {
@@ -125,10 +146,9 @@ pub(crate) async fn receive(body: impl Incoming, max_bytes: usize) -> Result<Rec
             }
             Err(frame) => trailers = frame.into_trailers().unwrap_or_default(),
         }
-        check_length(if joined.is_empty() { &first } else { &joined }, max_bytes)?;
+        check(if joined.is_empty() { &first } else { &joined })?;
     }
-    let framed = if joined.is_empty() { first } else { joined.freeze() };
-    Ok(Received { message: strip_prefix(framed)?, trailers })
+    Ok((if joined.is_empty() { first } else { joined.freeze() }, trailers))
 }
 
 /// Refuses a message as soon as its prefix says that it is too long.

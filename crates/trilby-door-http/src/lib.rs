@@ -198,22 +198,3 @@ impl HttpDoor {
         }
     }
 }
-
-#[cfg(test)]
-mod send_probe {
-    use super::*;
-    fn is_send<T: Send>(_: T) {}
-    fn p1(door: &HttpDoor, call: &Call<'_>) { is_send(door.call_block(Endpoint::GetState, call, Body::Empty)); }
-    fn p_get(call: &Call<'_>) { is_send(state::get(call)); }
-    fn p_save(call: &Call<'_>) { is_send(state::save(call, Body::Empty)); }
-    fn p_del(call: &Call<'_>) { is_send(state::delete(call)); }
-    fn p_bulk(call: &Call<'_>) { is_send(state::bulk_get(call, Body::Empty)); }
-    fn p_tx(call: &Call<'_>) { is_send(state::transact(call, Body::Empty)); }
-    fn p_q(call: &Call<'_>) { is_send(state::query(call, Body::Empty)); }
-    fn p_sg(call: &Call<'_>) { is_send(secrets::get(call)); }
-    fn p_sb(call: &Call<'_>) { is_send(secrets::bulk_get(call)); }
-    fn p_ms(call: &Call<'_>) { is_send(metadata::set(call, Body::Empty)); }
-    fn p2(door: &HttpDoor, ctx: &Ctx, uri: &Uri) { is_send(invoke::call(&door.0.api, ctx, Method::GET, uri, HeaderMap::new(), Body::Empty, 1)); }
-    fn p3(door: &HttpDoor, ctx: &Ctx, uri: &Uri) { is_send(door.answer(ctx, None, Method::GET, uri, HeaderMap::new(), Body::Empty)); }
-    fn p4(door: &HttpDoor) { is_send(door.handle(Request::new(Body::Empty))); }
-}

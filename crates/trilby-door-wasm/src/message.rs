@@ -1,7 +1,7 @@
 //! Requests and responses between their two forms: records of the WIT and HTTP messages.
 
-use bytes::Bytes;
-use futures_util::future::BoxFuture;
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt as _;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request as HttpRequest, StatusCode, Uri, header};
 use trilby_core::{Body, Request, Response, body::CollectError};
 
@@ -58,17 +58,23 @@ pub(crate) async fn response_to_wit(response: Response, max_body_bytes: usize) -
     })
 }
 
+/// Reads a body to its end. [`Body::collect`] does the same, in a future that the compiler cannot see to be `Send`.
 async fn collect(body: Body, max_bytes: usize) -> Result<Bytes, CollectError> {
-    match body {
-        Body::Empty => Ok(Bytes::new()),
-        Body::Full(bytes) if bytes.len() <= max_bytes => Ok(bytes),
-        body => collect_any(body, max_bytes).await,
+    let mut stream = match body {
+        Body::Empty => return Ok(Bytes::new()),
+        Body::Full(bytes) if bytes.len() <= max_bytes => return Ok(bytes),
+        Body::Full(_) => return Err(CollectError::TooLarge(max_bytes)),
+        Body::Stream(stream) => stream,
+    };
+    let mut collected = BytesMut::new();
+    while let Some(frame) = stream.frame().await {
+        let Ok(data) = frame.map_err(CollectError::Broken)?.into_data() else { continue };
+        if collected.len() + data.len() > max_bytes {
+            return Err(CollectError::TooLarge(max_bytes));
+        }
+        collected.extend_from_slice(&data);
     }
-}
-
-/// Apart from the rest, so that a call with its body in hand has nothing to put on the heap.
-fn collect_any(body: Body, max_bytes: usize) -> BoxFuture<'static, Result<Bytes, CollectError>> {
-    Box::pin(body.collect(max_bytes))
+    Ok(collected.freeze())
 }
 
 /// The statuses that end a call. The ones below announce another answer, and there is none.

@@ -1,1 +1,62 @@
-//! placeholder
+//! Dapr's building blocks inside a Rust program: state, secrets and invocation, for the program itself, for Wasm guests
+//! that run in it, and for ordinary apps beside it.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use trilby::{AppSpec, Body, Response, Trilby};
+//!
+//! let component = "
+//! apiVersion: dapr.io/v1alpha1
+//! kind: Component
+//! metadata: {name: statestore}
+//! spec: {type: state.in-memory, version: v1}
+//! ";
+//! let trilby = Trilby::builder()
+//!     .resources_text("state", component)
+//!     .app(AppSpec::function("greeter", |_| async { Response::new(Body::from("hello")) }))
+//!     .app(AppSpec::wasm("storefront", "storefront.wasm"))
+//!     .start()
+//!     .await?;
+//! let store = trilby.api("greeter").expect("it was started").state.store("statestore")?;
+//! # let _ = store;
+//! trilby.shutdown().await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A [`Trilby`] is a value: it reads no environment, sets no global, and opens no port that it was not told to. Several
+//! live in one process and share nothing.
+
+mod address;
+mod app;
+mod builder;
+mod channel;
+mod doors;
+mod embedded;
+mod error;
+#[cfg(feature = "wasm")]
+mod guest;
+mod start;
+mod trilby;
+
+pub use address::Address;
+pub use app::{AppSpec, Limits};
+pub use builder::Builder;
+pub use embedded::Embedded;
+pub use error::Error;
+pub use trilby::{Stop, Trilby};
+
+pub use http;
+#[cfg(feature = "components")]
+pub use trilby_components::builtins;
+pub use trilby_component::{Catalog, Metadata, Properties, secret, state};
+pub use trilby_core::{
+    Api, AppChannel, Body, ChannelError, Code, Ctx, Error as ApiError, Identity, Request, Response, app as channel,
+};
+#[cfg(feature = "grpc")]
+pub use trilby_door_grpc::app as grpc_app;
+#[cfg(feature = "http")]
+pub use trilby_door_http::app as http_server_app;
+pub use trilby_runtime::{Configuration, Env, StartError, configuration::WasmSettings, quantity};
+#[cfg(feature = "wasm")]
+pub use trilby_wasm::{Engine, Options as EngineOptions, Stats as WasmStats};

@@ -44,7 +44,7 @@ struct InMemory {
 #[async_trait]
 impl StateStore for InMemory {
     fn features(&self) -> &[Feature] {
-        &[Feature::Etag, Feature::Transactional, Feature::Ttl, Feature::DeleteWithPrefix, Feature::KeysLike]
+        &[Feature::Etag, Feature::Transactional, Feature::Ttl]
     }
 
     async fn get(&self, request: &GetRequest) -> Result<Option<Item>> {

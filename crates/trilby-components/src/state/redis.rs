@@ -68,7 +68,7 @@ struct Redis {
 #[async_trait]
 impl StateStore for Redis {
     fn features(&self) -> &[Feature] {
-        &[Feature::Etag, Feature::Transactional, Feature::Ttl, Feature::KeysLike]
+        &[Feature::Etag, Feature::Transactional, Feature::Ttl]
     }
 
     async fn get(&self, request: &GetRequest) -> Result<Option<Item>> {

@@ -94,7 +94,7 @@ struct Sqlite {
 #[async_trait]
 impl StateStore for Sqlite {
     fn features(&self) -> &[Feature] {
-        &[Feature::Etag, Feature::Transactional, Feature::Ttl, Feature::KeysLike]
+        &[Feature::Etag, Feature::Transactional, Feature::Ttl]
     }
 
     async fn get(&self, request: &GetRequest) -> Result<Option<Item>> {

@@ -1,17 +1,15 @@
 //! What every secret store must do, as an application sees it. The stores are set up with the secret `plain` = `p`.
 
-use trilby_component::secret::Feature;
-
 use super::{Case, Outcome, check, check_eq};
 use crate::client::Client;
 
-/// All cases, with the features that a store needs for each.
+/// All cases.
 #[must_use]
-pub fn all() -> Vec<Case<Feature>> {
+pub fn all() -> Vec<Case> {
     vec![
-        Case::new("a_secret_can_be_read", &[], |c, s| Box::pin(read(c, s))),
-        Case::new("a_secret_that_does_not_exist_is_an_error_that_names_it", &[], |c, s| Box::pin(missing(c, s))),
-        Case::new("a_store_that_does_not_exist_is_an_error_that_names_it", &[], |c, _| Box::pin(missing_store(c))),
+        Case::new("a_secret_can_be_read", Vec::new(), |c, s| Box::pin(read(c, s))),
+        Case::new("a_secret_that_does_not_exist_is_an_error_that_names_it", Vec::new(), |c, s| Box::pin(missing(c, s))),
+        Case::new("a_store_that_does_not_exist_is_an_error_that_names_it", Vec::new(), |c, _| Box::pin(missing_store(c))),
     ]
 }
 

@@ -4,48 +4,56 @@ use std::time::Duration;
 
 use trilby_component::state::Feature;
 
-use super::{Case, Outcome, check, check_eq, keep_trying};
+use super::{Case, Outcome, Running, check, check_eq, keep_trying};
 use crate::client::{Client, FailureKind, Step, Write};
 
 /// All cases, with the features that a store needs for each.
 #[must_use]
-pub fn all() -> Vec<Case<Feature>> {
+pub fn all() -> Vec<Case> {
     vec![
-        Case::new("a_missing_item_is_nothing", &[], |c, s| Box::pin(missing_item(c, s))),
-        Case::new("what_was_saved_can_be_read", &[], |c, s| Box::pin(round_trip(c, s))),
-        Case::new("every_kind_of_json_survives", &[], |c, s| Box::pin(json_survives(c, s))),
-        Case::new("a_second_save_replaces_the_first", &[], |c, s| Box::pin(replaced(c, s))),
-        Case::new("a_deleted_item_is_gone", &[], |c, s| Box::pin(deleted(c, s))),
-        Case::new("deleting_what_does_not_exist_succeeds", &[], |c, s| Box::pin(delete_missing(c, s))),
-        Case::new("many_items_are_saved_in_one_request", &[], |c, s| Box::pin(bulk_save(c, s))),
-        Case::new("a_bulk_read_answers_in_the_order_of_the_keys", &[], |c, s| Box::pin(bulk_order(c, s))),
-        Case::new("a_key_with_the_separator_is_refused", &[], |c, s| Box::pin(separator_refused(c, s))),
-        Case::new("keys_may_hold_spaces_slashes_and_any_script", &[], |c, s| Box::pin(odd_keys(c, s))),
-        Case::new("every_write_gives_a_new_etag", &[Feature::Etag], |c, s| Box::pin(etag_changes(c, s))),
-        Case::new("the_current_etag_is_accepted", &[Feature::Etag], |c, s| Box::pin(current_etag(c, s))),
-        Case::new("a_stale_etag_is_rejected", &[Feature::Etag], |c, s| Box::pin(stale_etag(c, s))),
-        Case::new("a_stale_etag_does_not_delete", &[Feature::Etag], |c, s| Box::pin(stale_delete(c, s))),
-        Case::new("first_write_succeeds_only_once", &[Feature::Etag], |c, s| Box::pin(first_write(c, s))),
-        Case::new("of_many_concurrent_first_writes_one_wins", &[Feature::Etag], |c, s| Box::pin(one_wins(c, s))),
-        Case::new("one_failed_item_does_not_undo_the_others", &[Feature::Etag], |c, s| Box::pin(partial_bulk(c, s))),
-        Case::new("an_item_with_a_ttl_expires", &[Feature::Ttl], |c, s| Box::pin(ttl_expires(c, s))),
-        Case::new("a_write_without_ttl_takes_the_ttl_away", &[Feature::Ttl], |c, s| Box::pin(ttl_removed(c, s))),
-        Case::new("a_transaction_applies_all_its_operations", &[Feature::Transactional], |c, s| {
+        case("a_missing_item_is_nothing", &[], |c, s| Box::pin(missing_item(c, s))),
+        case("what_was_saved_can_be_read", &[], |c, s| Box::pin(round_trip(c, s))),
+        case("every_kind_of_json_survives", &[], |c, s| Box::pin(json_survives(c, s))),
+        case("a_second_save_replaces_the_first", &[], |c, s| Box::pin(replaced(c, s))),
+        case("a_deleted_item_is_gone", &[], |c, s| Box::pin(deleted(c, s))),
+        case("deleting_what_does_not_exist_succeeds", &[], |c, s| Box::pin(delete_missing(c, s))),
+        case("many_items_are_saved_in_one_request", &[], |c, s| Box::pin(bulk_save(c, s))),
+        case("a_bulk_read_answers_in_the_order_of_the_keys", &[], |c, s| Box::pin(bulk_order(c, s))),
+        case("a_key_with_the_separator_is_refused", &[], |c, s| Box::pin(separator_refused(c, s))),
+        case("keys_may_hold_spaces_slashes_and_any_script", &[], |c, s| Box::pin(odd_keys(c, s))),
+        case("every_write_gives_a_new_etag", &[Feature::Etag], |c, s| Box::pin(etag_changes(c, s))),
+        case("the_current_etag_is_accepted", &[Feature::Etag], |c, s| Box::pin(current_etag(c, s))),
+        case("a_stale_etag_is_rejected", &[Feature::Etag], |c, s| Box::pin(stale_etag(c, s))),
+        case("a_stale_etag_does_not_delete", &[Feature::Etag], |c, s| Box::pin(stale_delete(c, s))),
+        case("first_write_succeeds_only_once", &[Feature::Etag], |c, s| Box::pin(first_write(c, s))),
+        case("of_many_concurrent_first_writes_one_wins", &[Feature::Etag], |c, s| Box::pin(one_wins(c, s))),
+        case("one_failed_item_does_not_undo_the_others", &[Feature::Etag], |c, s| Box::pin(partial_bulk(c, s))),
+        case("an_item_with_a_ttl_expires", &[Feature::Ttl], |c, s| Box::pin(ttl_expires(c, s))),
+        case("a_write_without_ttl_takes_the_ttl_away", &[Feature::Ttl], |c, s| Box::pin(ttl_removed(c, s))),
+        case("a_transaction_applies_all_its_operations", &[Feature::Transactional], |c, s| {
             Box::pin(transaction_applies(c, s))
         }),
-        Case::new("a_failed_transaction_applies_nothing", &[Feature::Transactional, Feature::Etag], |c, s| {
+        case("a_failed_transaction_applies_nothing", &[Feature::Transactional, Feature::Etag], |c, s| {
             Box::pin(transaction_is_atomic(c, s))
         }),
-        Case::new("operations_on_one_key_apply_in_order", &[Feature::Transactional], |c, s| {
+        case("operations_on_one_key_apply_in_order", &[Feature::Transactional], |c, s| {
             Box::pin(transaction_order(c, s))
         }),
-        Case::new("an_empty_transaction_does_nothing", &[Feature::Transactional], |c, s| {
+        case("an_empty_transaction_does_nothing", &[Feature::Transactional], |c, s| {
             Box::pin(empty_transaction(c, s))
         }),
-        Case::new("concurrent_transactions_do_not_lose_updates", &[Feature::Transactional, Feature::Etag], |c, s| {
+        case("concurrent_transactions_do_not_lose_updates", &[Feature::Transactional, Feature::Etag], |c, s| {
             Box::pin(no_lost_updates(c, s))
         }),
     ]
+}
+
+fn case(
+    name: &'static str,
+    needs: &'static [Feature],
+    run: for<'a> fn(&'a dyn Client, &'a str) -> Running<'a>,
+) -> Case {
+    Case::new(name, needs.iter().map(|feature| feature.name()).collect(), run)
 }
 
 async fn read(c: &dyn Client, s: &str, key: &str) -> Result<Option<String>, String> {

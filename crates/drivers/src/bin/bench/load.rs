@@ -2,6 +2,7 @@
 
 use std::{
     future::Future,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -11,7 +12,10 @@ use futures_util::future::try_join_all;
 use http_body_util::{BodyExt as _, Full};
 use hyper::{Request, client::conn::http1};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, sync::Mutex};
+
+/// How long one round of a load lasts.
+const ROUND: Duration = Duration::from_secs(2);
 
 /// What a load showed.
 #[derive(Debug, Clone, Copy)]
@@ -31,8 +35,8 @@ impl Load {
     }
 }
 
-/// Runs `callers` for `duration`, each repeating its own call, against the process `pid`.
-pub async fn run<C, F>(pid: u32, duration: Duration, callers: Vec<C>) -> Result<Load>
+/// Runs `callers` for one round, each repeating its own call, against the process `pid`.
+pub async fn run<C, F>(pid: u32, callers: Vec<C>) -> Result<Load>
 where
     C: FnMut() -> F + Send + 'static,
     F: Future<Output = Result<()>> + Send,
@@ -42,7 +46,7 @@ where
     let tasks = callers.into_iter().map(|mut call| {
         tokio::spawn(async move {
             let mut took = Vec::new();
-            while started.elapsed() < duration {
+            while started.elapsed() < ROUND {
                 let began = Instant::now();
                 call().await?;
                 took.push(began.elapsed());
@@ -62,6 +66,26 @@ where
         p50: took[took.len() / 2],
         p99: took[took.len() * 99 / 100],
     })
+}
+
+/// Repeats one HTTP request over a number of connections.
+pub async fn http(
+    pid: u32,
+    port: u16,
+    connections: usize,
+    method: &'static str,
+    path: &'static str,
+    body: &'static str,
+) -> Result<Load> {
+    let mut callers = Vec::new();
+    for _ in 0..connections {
+        let connection = Arc::new(Mutex::new(HttpConnection::open(port).await?));
+        callers.push(move || {
+            let connection = Arc::clone(&connection);
+            async move { connection.lock().await.call(method, path, body).await.map(drop) }
+        });
+    }
+    run(pid, callers).await
 }
 
 /// One HTTP/1.1 connection that is kept open.

@@ -19,10 +19,10 @@ use drivers::Result;
 #[derive(Parser)]
 struct Options {
     /// Folder with the `trilby` and `daprd` binaries.
-    #[arg(long)]
+    #[arg(long, default_value = "target/release")]
     binaries: PathBuf,
     /// Folder with the guests.
-    #[arg(long)]
+    #[arg(long, default_value = "target/wasm")]
     guests: PathBuf,
     /// Another daprd to put through the same loads, as NAME=PATH; may be repeated.
     #[arg(long, value_parser = parse_peer)]
@@ -30,6 +30,9 @@ struct Options {
     /// Only sections whose name contains this: guest, sidecar, density, size.
     #[arg(long, default_value = "")]
     only: String,
+    /// Only be the native server that guests are compared with, on this port.
+    #[arg(long, hide = true)]
+    native: Option<u16>,
     /// Where the report is written.
     #[arg(long, default_value = "docs/benchmarks.md")]
     out: PathBuf,
@@ -52,6 +55,9 @@ async fn main() -> std::process::ExitCode {
 }
 
 async fn run(options: Options) -> Result<()> {
+    if let Some(port) = options.native {
+        return native::serve(port).await;
+    }
     let mut report = report::Report::new(&options.peer);
     if "guest".contains(&options.only) {
         guest::measure(&options, &mut report).await?;

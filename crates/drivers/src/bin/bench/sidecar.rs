@@ -12,12 +12,11 @@ use trilby_proto::{
 use crate::{
     Options,
     daprd::{Daprd, ITEM},
-    load::{self, HttpConnection, Load},
+    load::{self, Load},
     report::Report,
 };
 
 const ROUNDS: usize = 3;
-const ROUND: Duration = Duration::from_secs(2);
 
 /// A stock daprd's requests per CPU second of its process at 16 connections, measured once on such a machine; 4 times
 /// that is the target where no peer is given.
@@ -94,20 +93,12 @@ fn compare(report: &mut Report, what: &str, stock: f64, binaries: &[(String, Pat
     }
 }
 
-async fn one_round(daprd: &Daprd, what: &str, connections: usize) -> Result<Load> {
+pub async fn one_round(daprd: &Daprd, what: &str, connections: usize) -> Result<Load> {
     let pid = daprd.pid()?;
     if what.starts_with("HTTP") {
         let (method, path, body) =
             if what.ends_with("get") { ("GET", "/v1.0/state/mem/k", "") } else { ("POST", "/v1.0/state/mem", ITEM) };
-        let mut callers = Vec::new();
-        for _ in 0..connections {
-            let connection = std::sync::Arc::new(tokio::sync::Mutex::new(HttpConnection::open(daprd.http_port).await?));
-            callers.push(move || {
-                let connection = std::sync::Arc::clone(&connection);
-                async move { connection.lock().await.call(method, path, body).await.map(drop) }
-            });
-        }
-        return load::run(pid, ROUND, callers).await;
+        return load::http(pid, daprd.http_port, connections, method, path, body).await;
     }
     let get = what.ends_with("get");
     let mut callers = Vec::new();
@@ -130,7 +121,7 @@ async fn one_round(daprd: &Daprd, what: &str, connections: usize) -> Result<Load
             }
         });
     }
-    load::run(pid, ROUND, callers).await
+    load::run(pid, callers).await
 }
 
 pub fn micros(took: Duration) -> f64 {

@@ -1,0 +1,162 @@
+//! Collecting what a runtime is made of. Nothing is read or opened before [`Builder::start`].
+
+use std::path::{Path, PathBuf};
+
+use trilby_component::Catalog;
+use trilby_runtime::{Configuration, Env, Resources, configuration::Layers};
+
+use crate::{AppSpec, Embedded, Error, Trilby, start};
+
+/// A place that YAML is read from.
+enum Source {
+    Directory(PathBuf),
+    File(PathBuf),
+    Text { name: String, text: String },
+}
+
+/// What a runtime is to be made of. See [`Trilby::builder`].
+#[must_use]
+pub struct Builder {
+    pub(crate) catalog: Catalog,
+    pub(crate) env: Env,
+    pub(crate) version: String,
+    pub(crate) apps: Vec<AppSpec>,
+    #[cfg(feature = "wasm")]
+    pub(crate) engine: Option<trilby_wasm::Engine>,
+    resources: Vec<Source>,
+    configuration: Vec<Source>,
+    embedded: Option<Embedded>,
+    strict: bool,
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        Self {
+            #[cfg(feature = "components")]
+            catalog: trilby_components::builtins(),
+            #[cfg(not(feature = "components"))]
+            catalog: Catalog::new(),
+            env: Env::default(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            apps: Vec::new(),
+            #[cfg(feature = "wasm")]
+            engine: None,
+            resources: Vec::new(),
+            configuration: Vec::new(),
+            embedded: None,
+            strict: true,
+        }
+    }
+}
+
+impl Builder {
+    /// The component types that there are. Default: every built-in one of this build.
+    pub fn catalog(mut self, catalog: Catalog) -> Self {
+        self.catalog = catalog;
+        self
+    }
+
+    /// The environment variables that resources and Configurations may name. Default: none; the process's own are not
+    /// read.
+    pub fn env(mut self, env: Env) -> Self {
+        self.env = env;
+        self
+    }
+
+    /// The version that metadata shows. Default: that of this library.
+    pub fn version(mut self, version: impl Into<String>) -> Self {
+        self.version = version.into();
+        self
+    }
+
+    /// Reads the `.yaml` and `.yml` files of a directory. May be said more than once.
+    pub fn resources_dir(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.resources.push(Source::Directory(directory.into()));
+        self
+    }
+
+    /// Reads one file of resources.
+    pub fn resources_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.resources.push(Source::File(path.into()));
+        self
+    }
+
+    /// Reads resources from a text. `name` stands for the file in messages.
+    pub fn resources_text(mut self, name: impl Into<String>, text: impl Into<String>) -> Self {
+        self.resources.push(Source::Text { name: name.into(), text: text.into() });
+        self
+    }
+
+    /// Adds the components that need nothing: state in a file, secrets from a file.
+    pub fn embedded(mut self, embedded: Embedded) -> Self {
+        self.embedded = Some(embedded);
+        self
+    }
+
+    /// Lays a Configuration file over those before it. It holds for every app without a Configuration of its own.
+    pub fn config_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.configuration.push(Source::File(path.into()));
+        self
+    }
+
+    /// As [`config_file`](Self::config_file), from a text. `name` stands for the file in messages.
+    pub fn config_text(mut self, name: impl Into<String>, text: impl Into<String>) -> Self {
+        self.configuration.push(Source::Text { name: name.into(), text: text.into() });
+        self
+    }
+
+    /// Whether a resource that cannot be read is an error, or is skipped with a warning as daprd does. Default true.
+    pub fn strict(mut self, strict: bool) -> Self {
+        self.strict = strict;
+        self
+    }
+
+    /// Runs Wasm apps in this engine, which other runtimes may share. Default: one of its own, without a cache.
+    #[cfg(feature = "wasm")]
+    pub fn engine(mut self, engine: trilby_wasm::Engine) -> Self {
+        self.engine = Some(engine);
+        self
+    }
+
+    /// Adds an app.
+    pub fn app(mut self, app: AppSpec) -> Self {
+        self.apps.push(app);
+        self
+    }
+
+    /// Opens the components, loads and connects the apps, and opens the doors; returns when all can be called.
+    ///
+    /// An app that is a server elsewhere may come up later: its health says so. Dropping the future abandons the start.
+    ///
+    /// # Errors
+    /// The first thing that is wrong. What was opened before it is closed again.
+    pub async fn start(self) -> Result<Trilby, Error> {
+        start::start(self).await
+    }
+
+    pub(crate) fn read_resources(&self) -> Result<Resources, Error> {
+        let mut resources = if self.strict { Resources::strict() } else { Resources::lenient() };
+        if let Some(embedded) = &self.embedded {
+            resources.read_text("embedded components", &embedded.prepare()?)?;
+        }
+        for source in &self.resources {
+            match source {
+                Source::Directory(directory) => resources.read_directory(directory),
+                Source::File(path) => resources.read_file(path),
+                Source::Text { name, text } => resources.read_text(name, text),
+            }?;
+        }
+        Ok(resources)
+    }
+
+    pub(crate) fn read_configuration(&self) -> Result<Configuration, Error> {
+        let mut layers = Layers::default();
+        for source in &self.configuration {
+            match source {
+                Source::Directory(path) | Source::File(path) => layers.add_file(Path::new(path), &self.env),
+                Source::Text { name, text } => layers.add_text(name, text, &self.env),
+            }?;
+        }
+        Ok(layers.finish()?)
+    }
+}

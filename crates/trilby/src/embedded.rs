@@ -1,0 +1,101 @@
+//! The components that a program has without any resource file, under the names that `dapr init` gives.
+
+use std::{
+    fs::{self, OpenOptions},
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+};
+
+use crate::Error;
+
+/// A state store `statestore` in `state.db` and a secret store `secretstore` over `secrets.json`, both in one directory.
+///
+/// The state store is the one for actors too. The secrets are one JSON object of names and values, read once at start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Embedded {
+    /// Where the files are; made if it is not there.
+    pub dir: PathBuf,
+}
+
+impl Embedded {
+    /// Makes what is missing and gives the resources.
+    pub(crate) fn prepare(&self) -> Result<String, Error> {
+        let failed = |path: &Path, source| Error::Embedded { path: path.to_owned(), source };
+        fs::create_dir_all(&self.dir).map_err(|source| failed(&self.dir, source))?;
+        // Absolute, so that it still leads there when the program changes its directory.
+        let dir = fs::canonicalize(&self.dir).map_err(|source| failed(&self.dir, source))?;
+        let secrets = dir.join("secrets.json");
+        create_secrets(&secrets).map_err(|source| failed(&secrets, source))?;
+        Ok(resources(&dir.join("state.db"), &secrets))
+    }
+}
+
+/// Writes an empty set of secrets, for its owner's eyes, unless there is one.
+fn create_secrets(path: &Path) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    match options.open(path) {
+        Ok(mut file) => file.write_all(b"{}\n"),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+fn resources(state: &Path, secrets: &Path) -> String {
+    let (state, secrets) = (quoted(state), quoted(secrets));
+    format!(
+        "apiVersion: dapr.io/v1alpha1
+kind: Component
+metadata: {{name: secretstore}}
+spec:
+  type: secretstores.local.file
+  version: v1
+  metadata:
+  - {{name: secretsFile, value: {secrets}}}
+---
+apiVersion: dapr.io/v1alpha1
+kind: Component
+metadata: {{name: statestore}}
+spec:
+  type: state.sqlite
+  version: v1
+  metadata:
+  - {{name: connectionString, value: {state}}}
+  - {{name: actorStateStore, value: \"true\"}}
+"
+    )
+}
+
+/// A path as a YAML string in which nothing has a meaning.
+fn quoted(path: &Path) -> String {
+    format!("'{}'", path.display().to_string().replace('\'', "''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_that_are_there_stay() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let embedded = Embedded { dir: directory.path().join("it's/deep") };
+        embedded.prepare().expect("made");
+        let secrets = embedded.dir.join("secrets.json");
+        assert_eq!(fs::read_to_string(&secrets).expect("there"), "{}\n");
+        fs::write(&secrets, "{\"a\": \"b\"}").expect("writable");
+        let resources = embedded.prepare().expect("there already");
+        assert_eq!(fs::read_to_string(&secrets).expect("there"), "{\"a\": \"b\"}");
+        assert!(resources.contains("it''s/deep/state.db'"), "{resources}");
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_made_is_named() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("file");
+        fs::write(&file, "").expect("writable");
+        let error = Embedded { dir: file.join("below") }.prepare().expect_err("a file is in the way").to_string();
+        assert!(error.starts_with(&format!("cannot prepare {}/below for the embedded components: ", file.display())), "{error}");
+    }
+}
