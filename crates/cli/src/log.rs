@@ -124,6 +124,12 @@ impl Log {
         tracing_subscriber::registry().with(Layer::new(self.clone()).with_filter(targets)).init();
     }
 
+    /// The least important level that is logged.
+    #[must_use]
+    pub fn level(&self) -> Level {
+        self.0.options.level
+    }
+
     /// Logs the error that ends the process.
     pub fn fatal(&self, message: &str) {
         self.write(&Line { level: Level::Fatal, app_id: None, scope: "dapr.runtime", message, fields: &[], source: Source::Runtime });

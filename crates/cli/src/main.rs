@@ -1,1 +1,7 @@
-fn main() {}
+//! `trilby`: runs Wasm services and ordinary apps on Dapr's building blocks, in one process.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::commands::main()
+}

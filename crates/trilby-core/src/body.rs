@@ -5,9 +5,9 @@ use std::{
     task::{Context, Poll},
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use http_body_util::{BodyExt as _, LengthLimitError, Limited, combinators::UnsyncBoxBody};
+use http_body_util::{BodyExt as _, combinators::UnsyncBoxBody};
 
 /// Why a body could not be read to its end.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -59,16 +59,22 @@ impl Body {
     /// # Errors
     /// [`CollectError::TooLarge`] as soon as the limit is passed; [`CollectError::Broken`] if the sender fails.
     pub async fn collect(self, limit: usize) -> Result<Bytes, CollectError> {
-        match self {
-            Self::Empty => Ok(Bytes::new()),
-            Self::Full(bytes) if bytes.len() > limit => Err(CollectError::TooLarge(limit)),
-            Self::Full(bytes) => Ok(bytes),
-            Self::Stream(stream) => match Limited::new(stream, limit).collect().await {
-                Ok(collected) => Ok(collected.to_bytes()),
-                Err(error) if error.is::<LengthLimitError>() => Err(CollectError::TooLarge(limit)),
-                Err(error) => Err(CollectError::Broken(error)),
-            },
+        let mut stream = match self {
+            Self::Empty => return Ok(Bytes::new()),
+            Self::Full(bytes) if bytes.len() <= limit => return Ok(bytes),
+            Self::Full(_) => return Err(CollectError::TooLarge(limit)),
+            Self::Stream(stream) => stream,
+        };
+        // Not `Limited::collect`: the compiler cannot see that its future is `Send` inside a spawned one.
+        let mut collected = BytesMut::new();
+        while let Some(frame) = stream.frame().await {
+            let Ok(data) = frame.map_err(CollectError::Broken)?.into_data() else { continue };
+            if collected.len() + data.len() > limit {
+                return Err(CollectError::TooLarge(limit));
+            }
+            collected.extend_from_slice(&data);
         }
+        Ok(collected.freeze())
     }
 }
 

@@ -7,7 +7,7 @@ use hyper::{server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, UnixListener},
+    net::{TcpListener, TcpStream, UnixListener, UnixStream},
     sync::watch,
     task::JoinSet,
     time::{sleep, timeout},
@@ -28,38 +28,54 @@ const MAX_STREAMS: u32 = 10_000;
 /// A failed accept is mostly a lack of file descriptors, which does not pass at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
+/// Where connections come from.
+trait Listener: Send + Sync {
+    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+
+    fn next(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+}
+
+impl Listener for TcpListener {
+    type Stream = TcpStream;
+
+    async fn next(&self) -> io::Result<TcpStream> {
+        let (stream, _) = self.accept().await?;
+        // Fails only for a connection that is gone already.
+        stream.set_nodelay(true).ok();
+        Ok(stream)
+    }
+}
+
+impl Listener for UnixListener {
+    type Stream = UnixStream;
+
+    async fn next(&self) -> io::Result<UnixStream> {
+        Ok(self.accept().await?.0)
+    }
+}
+
 impl GrpcDoor {
     /// Serves connections until `shutdown` ends. Then no new ones are taken, and those that are open may finish their
     /// calls within the drain timeout.
     ///
     /// Dropping the future closes all connections.
-    pub async fn serve(&self, listener: TcpListener, shutdown: impl Future<Output = ()>) {
-        let accept = async || {
-            let (stream, _) = listener.accept().await?;
-            // Fails only for a connection that is gone already.
-            stream.set_nodelay(true).ok();
-            Ok(stream)
-        };
-        self.serve_all(accept, shutdown).await;
+    pub async fn serve(&self, listener: TcpListener, shutdown: impl Future<Output = ()> + Send) {
+        self.serve_all(listener, shutdown).await;
     }
 
     /// As [`serve`](Self::serve), on a Unix socket.
-    pub async fn serve_unix(&self, listener: UnixListener, shutdown: impl Future<Output = ()>) {
-        let accept = async || listener.accept().await.map(|(stream, _)| stream);
-        self.serve_all(accept, shutdown).await;
+    pub async fn serve_unix(&self, listener: UnixListener, shutdown: impl Future<Output = ()> + Send) {
+        self.serve_all(listener, shutdown).await;
     }
 
-    async fn serve_all<S>(&self, accept: impl AsyncFn() -> io::Result<S>, shutdown: impl Future<Output = ()>)
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
+    async fn serve_all(&self, listener: impl Listener, shutdown: impl Future<Output = ()> + Send) {
         let (stop, stopping) = watch::channel(());
         let mut connections = JoinSet::new();
         let mut shutdown = pin!(shutdown);
         loop {
             tokio::select! {
                 () = &mut shutdown => break,
-                accepted = accept() => match accepted {
+                accepted = listener.next() => match accepted {
                     Ok(stream) => {
                         connections.spawn(self.clone().serve_connection(stream, stopping.clone()));
                     }
@@ -78,10 +94,11 @@ impl GrpcDoor {
         }
     }
 
-    async fn serve_connection<S>(self, stream: S, mut stopping: watch::Receiver<()>)
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
+    async fn serve_connection(
+        self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        mut stopping: watch::Receiver<()>,
+    ) {
         let door = self.clone();
         let service = service_fn(move |request| {
             let door = door.clone();

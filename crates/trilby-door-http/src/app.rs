@@ -192,7 +192,9 @@ mod tests {
     fn bad_options_are_named() {
         let bad_address = Options { address: "no host".into(), ..Options::new(1) };
         let bad_token = Options { api_token: Some("a\nb".into()), ..Options::new(1) };
-        for (options, expect) in [(bad_address, "app channel address no host is not a host"), (bad_token, "app API token")] {
+        for (options, expect) in
+            [(bad_address, "app channel address no host is not a host"), (bad_token, "app API token")]
+        {
             let error = HttpApp::new(&options).err().expect(expect).to_string();
             assert!(error.starts_with(expect), "{error}");
         }

@@ -22,7 +22,8 @@ impl Token {
     /// Takes as long for a wrong token as for the right one.
     fn equals(&self, sent: &HeaderValue) -> bool {
         let sent = sent.as_bytes();
-        sent.len() == self.0.len() && self.0.iter().zip(sent).fold(0, |differ, (ours, theirs)| differ | (ours ^ theirs)) == 0
+        sent.len() == self.0.len()
+            && self.0.iter().zip(sent).fold(0, |differ, (ours, theirs)| differ | (ours ^ theirs)) == 0
     }
 }
 
@@ -33,7 +34,8 @@ mod tests {
     #[test]
     fn only_the_whole_token_admits_and_it_is_taken_out() {
         let token = Token::new("secret").expect("not empty");
-        for (sent, admitted) in [("secret", true), ("Secret", false), ("secre", false), ("secrets", false), ("", false)] {
+        for (sent, admitted) in [("secret", true), ("Secret", false), ("secre", false), ("secrets", false), ("", false)]
+        {
             let mut headers = HeaderMap::from_iter([(API_TOKEN, HeaderValue::from_static(sent))]);
             assert_eq!(token.admit(&mut headers), admitted, "{sent}");
             assert!(headers.is_empty());

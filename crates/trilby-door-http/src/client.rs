@@ -34,7 +34,11 @@ impl Client {
     /// HTTP/2 from the first byte.
     pub(crate) fn for_app(http2: bool) -> Self {
         let connector = HttpsConnectorBuilder::new().with_tls_config(tls::trusting_anyone()).https_or_http();
-        let connector = if http2 { connector.enable_http2().wrap_connector(tcp()) } else { connector.enable_http1().wrap_connector(tcp()) };
+        let connector = if http2 {
+            connector.enable_http2().wrap_connector(tcp())
+        } else {
+            connector.enable_http1().wrap_connector(tcp())
+        };
         Self(builder().http2_only(http2).build(connector))
     }
 }

@@ -214,7 +214,8 @@ mod tests {
 
     #[test]
     fn the_first_metadata_parameter_of_a_name_counts() {
-        let metadata = query("metadata.ttlInSeconds=5&metadata.ttlInSeconds=6&consistency=strong&metadata.a%20b=c").metadata();
+        let metadata =
+            query("metadata.ttlInSeconds=5&metadata.ttlInSeconds=6&consistency=strong&metadata.a%20b=c").metadata();
         assert_eq!(metadata, [("a b".into(), "c".into()), ("ttlInSeconds".into(), "5".into())].into());
     }
 

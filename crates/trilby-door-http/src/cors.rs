@@ -27,7 +27,8 @@ impl Cors {
             reply.push((header::VARY, HeaderValue::from_static("Access-Control-Request-Headers")));
         }
         let wanted = if preflight { request.get(header::ACCESS_CONTROL_REQUEST_METHOD) } else { None };
-        let method_allowed = wanted.map_or_else(|| is_allowed(method.as_str()), |wanted| wanted.to_str().is_ok_and(is_allowed));
+        let method_allowed =
+            wanted.map_or_else(|| is_allowed(method.as_str()), |wanted| wanted.to_str().is_ok_and(is_allowed));
         let Some(origin) = request.get(header::ORIGIN).filter(|origin| method_allowed && self.admits(origin)) else {
             return reply;
         };

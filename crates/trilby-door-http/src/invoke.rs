@@ -97,7 +97,14 @@ mod tests {
 
     #[test]
     fn a_path_without_target_or_method_names_nothing() {
-        for path in ["/", "/v1.0/invoke/app/method", "/v1.0/invoke//method/x", "/v1.0/invoke/app/x", "/v1.0/invokes/a/method/b", "*"] {
+        for path in [
+            "/",
+            "/v1.0/invoke/app/method",
+            "/v1.0/invoke//method/x",
+            "/v1.0/invoke/app/x",
+            "/v1.0/invokes/a/method/b",
+            "*",
+        ] {
             check(path, None);
         }
     }

@@ -166,7 +166,9 @@ mod tests {
 
     #[test]
     fn everything_else_falls_through() {
-        for path in ["/", "", "*", "/v1.0", "/v1.0/state", "/v1.0/state/s", "/v1.0/state/s/", "/v1.0/state/s/a/b", "/nothing"] {
+        for path in
+            ["/", "", "*", "/v1.0", "/v1.0/state", "/v1.0/state/s", "/v1.0/state/s/", "/v1.0/state/s/a/b", "/nothing"]
+        {
             check(&Method::GET, path, None);
         }
         check(&Method::PATCH, "/v1.0/state/s", None);

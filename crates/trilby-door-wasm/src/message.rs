@@ -1,7 +1,5 @@
 //! Requests and responses between their two forms: records of the WIT and HTTP messages.
 
-use bytes::{Bytes, BytesMut};
-use http_body_util::BodyExt as _;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request as HttpRequest, StatusCode, Uri, header};
 use trilby_core::{Body, Request, Response, body::CollectError};
 
@@ -44,7 +42,7 @@ pub(crate) async fn request_to_wit(request: Request, max_body_bytes: usize) -> R
         path: parts.uri.path().to_owned(),
         query: parts.uri.query().unwrap_or_default().to_owned(),
         headers: headers_to_wit(&parts.headers),
-        body: collect(body, max_body_bytes).await?.into(),
+        body: body.collect(max_body_bytes).await?.into(),
     })
 }
 
@@ -54,27 +52,8 @@ pub(crate) async fn response_to_wit(response: Response, max_body_bytes: usize) -
     Ok(types::Response {
         status: parts.status.as_u16(),
         headers: headers_to_wit(&parts.headers),
-        body: collect(body, max_body_bytes).await?.into(),
+        body: body.collect(max_body_bytes).await?.into(),
     })
-}
-
-/// Reads a body to its end. [`Body::collect`] does the same, in a future that the compiler cannot see to be `Send`.
-async fn collect(body: Body, max_bytes: usize) -> Result<Bytes, CollectError> {
-    let mut stream = match body {
-        Body::Empty => return Ok(Bytes::new()),
-        Body::Full(bytes) if bytes.len() <= max_bytes => return Ok(bytes),
-        Body::Full(_) => return Err(CollectError::TooLarge(max_bytes)),
-        Body::Stream(stream) => stream,
-    };
-    let mut collected = BytesMut::new();
-    while let Some(frame) = stream.frame().await {
-        let Ok(data) = frame.map_err(CollectError::Broken)?.into_data() else { continue };
-        if collected.len() + data.len() > max_bytes {
-            return Err(CollectError::TooLarge(max_bytes));
-        }
-        collected.extend_from_slice(&data);
-    }
-    Ok(collected.freeze())
 }
 
 /// The statuses that end a call. The ones below announce another answer, and there is none.

@@ -126,6 +126,21 @@ impl Resources {
         Self { strict: true, ..Self::default() }
     }
 
+    /// Adds what was read elsewhere, after what is here.
+    pub fn append(&mut self, mut other: Self) {
+        self.components.append(&mut other.components);
+        self.endpoints.append(&mut other.endpoints);
+    }
+
+    /// Shows everything to these apps alone, and still only to those of them that its own scopes name.
+    #[must_use]
+    pub fn only_for(mut self, app_ids: &[String]) -> Self {
+        // No scope means everybody, so what would be left without one goes.
+        self.components.retain_mut(|component| narrow(&mut Arc::make_mut(component).header.scopes, app_ids));
+        self.endpoints.retain_mut(|endpoint| narrow(&mut Arc::make_mut(endpoint).header.scopes, app_ids));
+        self
+    }
+
     /// Components in the order in which they were read.
     pub fn components(&self) -> impl Iterator<Item = &Component> {
         self.components.iter().map(Arc::as_ref)
@@ -207,6 +222,16 @@ impl Resources {
         }
         Ok(())
     }
+}
+
+/// Cuts `scopes` down to `app_ids`; whether anybody is left.
+fn narrow(scopes: &mut Vec<String>, app_ids: &[String]) -> bool {
+    if scopes.is_empty() {
+        scopes.extend_from_slice(app_ids);
+    } else {
+        scopes.retain(|scope| app_ids.contains(scope));
+    }
+    !scopes.is_empty()
 }
 
 fn is_yaml(path: &Path) -> bool {

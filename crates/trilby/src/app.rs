@@ -11,7 +11,7 @@ use crate::{Address, doors::Listener};
 
 /// Bounds and rules of an app's doors. The defaults are daprd's.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Limits {
+pub struct DoorSettings {
     /// Longest message in bytes, either way. Default 4 MiB; Dapr's `--max-body-size`.
     pub max_body_bytes: usize,
     /// Longest request head in bytes. Default 4 KiB; Dapr's `--read-buffer-size`.
@@ -27,7 +27,7 @@ pub struct Limits {
     pub drain_timeout: Duration,
 }
 
-impl Default for Limits {
+impl Default for DoorSettings {
     fn default() -> Self {
         Self {
             max_body_bytes: 4 << 20,
@@ -60,7 +60,7 @@ pub struct AppSpec {
     pub(crate) identity: Identity,
     pub(crate) way: Way,
     pub(crate) configuration: Option<Configuration>,
-    pub(crate) limits: Limits,
+    pub(crate) doors: DoorSettings,
     pub(crate) wasm: WasmSettings,
     pub(crate) listeners: Vec<(Listener, Address)>,
 }
@@ -71,7 +71,7 @@ impl AppSpec {
             identity: Identity::new(id),
             way,
             configuration: None,
-            limits: Limits::default(),
+            doors: DoorSettings::default(),
             wasm: WasmSettings::default(),
             listeners: Vec::new(),
         }
@@ -130,8 +130,8 @@ impl AppSpec {
 
     /// Bounds and rules of the app's doors.
     #[must_use]
-    pub fn limits(mut self, limits: Limits) -> Self {
-        self.limits = limits;
+    pub fn doors(mut self, settings: DoorSettings) -> Self {
+        self.doors = settings;
         self
     }
 

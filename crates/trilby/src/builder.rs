@@ -1,15 +1,22 @@
 //! Collecting what a runtime is made of. Nothing is read or opened before [`Builder::start`].
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use trilby_component::Catalog;
 use trilby_runtime::{Configuration, Env, Resources, configuration::Layers};
 
-use crate::{AppSpec, Embedded, Error, Trilby, start};
+use crate::{AppSpec, Embedded, Error, Trilby, VERSION, start};
 
 /// A place that YAML is read from.
-enum Source {
+enum ResourceSource {
     Directory(PathBuf),
+    File(PathBuf),
+    Text { name: String, text: String },
+    Read(Resources),
+}
+
+/// A place that a Configuration is read from.
+enum ConfigurationSource {
     File(PathBuf),
     Text { name: String, text: String },
 }
@@ -23,8 +30,8 @@ pub struct Builder {
     pub(crate) apps: Vec<AppSpec>,
     #[cfg(feature = "wasm")]
     pub(crate) engine: Option<trilby_wasm::Engine>,
-    resources: Vec<Source>,
-    configuration: Vec<Source>,
+    resources: Vec<ResourceSource>,
+    configuration: Vec<ConfigurationSource>,
     embedded: Option<Embedded>,
     strict: bool,
 }
@@ -37,7 +44,7 @@ impl Default for Builder {
             #[cfg(not(feature = "components"))]
             catalog: Catalog::new(),
             env: Env::default(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
+            version: VERSION.to_owned(),
             apps: Vec::new(),
             #[cfg(feature = "wasm")]
             engine: None,
@@ -63,7 +70,7 @@ impl Builder {
         self
     }
 
-    /// The version that metadata shows. Default: that of this library.
+    /// The version that metadata shows. Default: [`VERSION`].
     pub fn version(mut self, version: impl Into<String>) -> Self {
         self.version = version.into();
         self
@@ -71,19 +78,25 @@ impl Builder {
 
     /// Reads the `.yaml` and `.yml` files of a directory. May be said more than once.
     pub fn resources_dir(mut self, directory: impl Into<PathBuf>) -> Self {
-        self.resources.push(Source::Directory(directory.into()));
+        self.resources.push(ResourceSource::Directory(directory.into()));
         self
     }
 
     /// Reads one file of resources.
     pub fn resources_file(mut self, path: impl Into<PathBuf>) -> Self {
-        self.resources.push(Source::File(path.into()));
+        self.resources.push(ResourceSource::File(path.into()));
         self
     }
 
     /// Reads resources from a text. `name` stands for the file in messages.
     pub fn resources_text(mut self, name: impl Into<String>, text: impl Into<String>) -> Self {
-        self.resources.push(Source::Text { name: name.into(), text: text.into() });
+        self.resources.push(ResourceSource::Text { name: name.into(), text: text.into() });
+        self
+    }
+
+    /// Adds resources that were read already.
+    pub fn resources(mut self, resources: Resources) -> Self {
+        self.resources.push(ResourceSource::Read(resources));
         self
     }
 
@@ -95,13 +108,13 @@ impl Builder {
 
     /// Lays a Configuration file over those before it. It holds for every app without a Configuration of its own.
     pub fn config_file(mut self, path: impl Into<PathBuf>) -> Self {
-        self.configuration.push(Source::File(path.into()));
+        self.configuration.push(ConfigurationSource::File(path.into()));
         self
     }
 
     /// As [`config_file`](Self::config_file), from a text. `name` stands for the file in messages.
     pub fn config_text(mut self, name: impl Into<String>, text: impl Into<String>) -> Self {
-        self.configuration.push(Source::Text { name: name.into(), text: text.into() });
+        self.configuration.push(ConfigurationSource::Text { name: name.into(), text: text.into() });
         self
     }
 
@@ -134,17 +147,18 @@ impl Builder {
         start::start(self).await
     }
 
-    pub(crate) fn read_resources(&self) -> Result<Resources, Error> {
+    pub(crate) fn read_resources(&mut self) -> Result<Resources, Error> {
         let mut resources = if self.strict { Resources::strict() } else { Resources::lenient() };
         if let Some(embedded) = &self.embedded {
             resources.read_text("embedded components", &embedded.prepare()?)?;
         }
-        for source in &self.resources {
+        for source in self.resources.drain(..) {
             match source {
-                Source::Directory(directory) => resources.read_directory(directory),
-                Source::File(path) => resources.read_file(path),
-                Source::Text { name, text } => resources.read_text(name, text),
-            }?;
+                ResourceSource::Directory(directory) => resources.read_directory(&directory)?,
+                ResourceSource::File(path) => resources.read_file(&path)?,
+                ResourceSource::Text { name, text } => resources.read_text(&name, &text)?,
+                ResourceSource::Read(read) => resources.append(read),
+            }
         }
         Ok(resources)
     }
@@ -153,9 +167,9 @@ impl Builder {
         let mut layers = Layers::default();
         for source in &self.configuration {
             match source {
-                Source::Directory(path) | Source::File(path) => layers.add_file(Path::new(path), &self.env),
-                Source::Text { name, text } => layers.add_text(name, text, &self.env),
-            }?;
+                ConfigurationSource::File(path) => layers.add_file(path, &self.env)?,
+                ConfigurationSource::Text { name, text } => layers.add_text(name, text, &self.env)?,
+            }
         }
         Ok(layers.finish()?)
     }

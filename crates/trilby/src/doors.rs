@@ -7,7 +7,7 @@ pub(crate) mod http;
 #[cfg(feature = "http")]
 mod ingress;
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use tokio::{sync::watch, task::JoinSet};
 use trilby_core::{Api, AppChannel};
@@ -15,24 +15,29 @@ use trilby_runtime::Configuration;
 #[cfg(any(feature = "http", feature = "grpc"))]
 use trilby_runtime::configuration::{ApiRule, Protocol};
 
-use crate::{Address, AppSpec, Error, Limits, Stop, address::Bound};
+use crate::{Address, AppSpec, DoorSettings, Error, Stop, address::Bound};
 
-/// What listens.
+/// What listens for an app.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Listener {
+#[non_exhaustive]
+pub enum Listener {
+    /// Dapr's HTTP API.
     #[cfg(feature = "http")]
     Http,
+    /// Health and metadata.
     #[cfg(feature = "http")]
     Public,
+    /// The app itself.
     #[cfg(feature = "http")]
     Ingress,
+    /// Dapr's gRPC API.
     #[cfg(feature = "grpc")]
     Grpc,
 }
 
-impl Listener {
-    fn name(self) -> &'static str {
-        match self {
+impl fmt::Display for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match *self {
             #[cfg(feature = "http")]
             Self::Http => "HTTP API",
             #[cfg(feature = "http")]
@@ -41,7 +46,7 @@ impl Listener {
             Self::Ingress => "ingress",
             #[cfg(feature = "grpc")]
             Self::Grpc => "gRPC API",
-        }
+        })
     }
 }
 
@@ -58,7 +63,7 @@ pub(crate) async fn listen(app: &AppSpec) -> Result<Vec<Listening>, Error> {
     for (listener, wanted) in &app.listeners {
         let failed = |source| Error::Listen {
             app: app.identity.id.clone(),
-            listener: listener.name(),
+            listener: *listener,
             address: wanted.clone(),
             source,
         };
@@ -74,7 +79,7 @@ pub(crate) struct Served<'a> {
     pub(crate) api: &'a Api,
     pub(crate) channel: &'a Arc<dyn AppChannel>,
     pub(crate) configuration: &'a Configuration,
-    pub(crate) limits: &'a Limits,
+    pub(crate) settings: &'a DoorSettings,
     pub(crate) stop: &'a StopSignal,
 }
 
@@ -82,7 +87,7 @@ impl Served<'_> {
     /// Serves a listener in a task of its own, until the runtime stops.
     pub(crate) fn serve(&self, listening: Listening, tasks: &mut JoinSet<()>) {
         let Listening { listener, address, bound } = listening;
-        tracing::info!(app_id = self.api.app.id, %address, "{} is open", listener.name());
+        tracing::info!(app_id = self.api.app.id, %address, "{listener} is open");
         match listener {
             #[cfg(feature = "http")]
             Listener::Http => http::serve(http::door(self), bound, self.stop.stopped(), tasks),

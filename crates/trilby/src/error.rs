@@ -4,7 +4,7 @@ use std::{io, path::PathBuf};
 
 use trilby_runtime::StartError;
 
-use crate::Address;
+use crate::{Address, Listener};
 
 /// A runtime did not start. Nothing of it is left running.
 #[derive(Debug, thiserror::Error)]
@@ -18,8 +18,8 @@ pub enum Error {
     Listen {
         /// The app.
         app: String,
-        /// What was to listen: `HTTP API`, `gRPC API`, …
-        listener: &'static str,
+        /// What was to listen.
+        listener: Listener,
         /// The address.
         address: Address,
         /// What the system says.

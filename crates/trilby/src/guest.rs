@@ -33,12 +33,12 @@ impl Host<'_> {
         let options = WasmAppOptions {
             limits: limits(&settings),
             isolation: isolation(&settings),
-            max_body_bytes: app.limits.max_body_bytes,
+            max_body_bytes: app.doors.max_body_bytes,
             outside: self.outside.clone(),
             #[cfg(feature = "http")]
             dapr_http: Some(trilby_door_wasm::DaprHttp {
                 port: DAPR_HTTP_PORT,
-                door: crate::doors::http::in_process(api, configuration, &app.limits),
+                door: crate::doors::http::in_process(api, configuration, &app.doors),
             }),
             grants: grants(settings).map_err(|message| Error::App { app: id.clone(), message })?,
             ..WasmAppOptions::new(Logs::new(AppLog(id.clone())))

@@ -40,8 +40,9 @@ mod start;
 mod trilby;
 
 pub use address::Address;
-pub use app::{AppSpec, Limits};
+pub use app::{AppSpec, DoorSettings};
 pub use builder::Builder;
+pub use doors::Listener;
 pub use embedded::Embedded;
 pub use error::Error;
 pub use trilby::{Stop, Trilby};
@@ -49,14 +50,19 @@ pub use trilby::{Stop, Trilby};
 pub use http;
 #[cfg(feature = "components")]
 pub use trilby_components::builtins;
-pub use trilby_component::{Catalog, Metadata, Properties, secret, state};
+pub use trilby_component::{self as component, Catalog};
 pub use trilby_core::{
-    Api, AppChannel, Body, ChannelError, Code, Ctx, Error as ApiError, Identity, Request, Response, app as channel,
+    self as core, Api, AppChannel, Body, ChannelError, Code, Ctx, Error as ApiError, Identity, Request, Response,
 };
 #[cfg(feature = "grpc")]
-pub use trilby_door_grpc::app as grpc_app;
+pub use trilby_door_grpc as door_grpc;
 #[cfg(feature = "http")]
-pub use trilby_door_http::app as http_server_app;
-pub use trilby_runtime::{Configuration, Env, StartError, configuration::WasmSettings, quantity};
+pub use trilby_door_http as door_http;
 #[cfg(feature = "wasm")]
-pub use trilby_wasm::{Engine, Options as EngineOptions, Stats as WasmStats};
+pub use trilby_door_wasm as door_wasm;
+pub use trilby_runtime::{self as runtime, Configuration, Env, Resources, StartError, configuration::WasmSettings};
+#[cfg(feature = "wasm")]
+pub use trilby_wasm::{self as wasm, Engine};
+
+/// The version that metadata shows: the Dapr whose API this is, and ours.
+pub const VERSION: &str = concat!("1.18.3-trilby.", env!("CARGO_PKG_VERSION"));

@@ -117,7 +117,7 @@ fn serve(runtime: Runtime, connected: Vec<(Starting, Connected)>, configuration:
             api: &api,
             channel: &connected.channel,
             configuration: app.configuration.as_ref().unwrap_or(configuration),
-            limits: &app.limits,
+            settings: &app.doors,
             stop: &stop,
         };
         let addresses = listening.iter().map(|listening| (listening.listener, listening.address.clone())).collect();

@@ -1,9 +1,9 @@
 //! A runtime that runs.
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use tokio::task::JoinSet;
-use trilby_core::{Api, Code, Ctx, Error as ApiError, Request, Response};
+use trilby_core::{Api, Code, Ctx, Error as ApiError, Request, Response, metrics::Metrics};
 use trilby_runtime::Runtime;
 
 use crate::{
@@ -119,10 +119,10 @@ impl Trilby {
         self.apps.get(app_id)?.guest.as_ref().map(|guest| guest.stats())
     }
 
-    /// What was measured of component calls, as Prometheus reads it.
+    /// What is measured of component calls.
     #[must_use]
-    pub fn metrics(&self) -> String {
-        self.runtime.metrics().render()
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        self.runtime.metrics()
     }
 
     /// Ends when an app asks for the end of the process: `POST /v1.0/shutdown`, or `Shutdown` over gRPC. Whoever waits

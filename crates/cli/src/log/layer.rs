@@ -13,6 +13,9 @@ use super::{
     format::{Line, Source},
 };
 
+/// Where events come from that are lines which a guest printed.
+const GUEST: &str = "trilby::guest";
+
 /// Writes every event that it gets.
 pub(super) struct Layer {
     log: Log,
@@ -35,7 +38,7 @@ impl<S: Subscriber> tracing_subscriber::Layer<S> for Layer {
             scope: scope(metadata.target()),
             message: &found.message,
             fields: &found.fields,
-            source: Source::Runtime,
+            source: if metadata.target() == GUEST { Source::App } else { Source::Runtime },
         });
     }
 }

@@ -2,12 +2,13 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use trilby_runtime::{Env, quantity};
+use trilby::{Env, quantity};
 
 use crate::{
+    apps::{Protocol, Server},
     go_flags::Given,
+    listen::Address,
     log::{self, Level},
-    plan::{Address, Protocol},
 };
 
 /// Everything that one daprd needs to know.
@@ -17,7 +18,7 @@ pub struct Options {
     /// `NAMESPACE`.
     pub namespace: Option<String>,
     /// Where the app listens, if it does.
-    pub app: Option<App>,
+    pub app: Option<Server>,
     pub resources: Vec<PathBuf>,
     pub configurations: Vec<PathBuf>,
     pub http: Ports,
@@ -34,17 +35,6 @@ pub struct Options {
     pub api_token: Option<String>,
     pub grace: Duration,
     pub log: log::Options,
-}
-
-/// An app behind a port.
-#[derive(Debug, PartialEq)]
-pub struct App {
-    pub address: String,
-    pub port: u16,
-    pub protocol: Protocol,
-    pub max_concurrency: Option<u32>,
-    /// `APP_API_TOKEN`.
-    pub api_token: Option<String>,
 }
 
 /// A port on one or more addresses.
@@ -75,9 +65,10 @@ impl Options {
         let log = log_options(given)?;
         let app_id = app_id(given.text("app-id").unwrap_or_default())?;
         let hosts = hosts(given.text("dapr-listen-addresses").unwrap_or_default());
+        let max_body_bytes = size(given, "max-body-size", "dapr-http-max-request-size", 20)?.unwrap_or(MAX_BODY_BYTES);
         let options = Self {
             namespace: env.get("NAMESPACE").map(str::to_owned),
-            app: app(given, env)?,
+            app: app(given, env, max_body_bytes)?,
             resources: resources(given),
             configurations: given.list("config").into_iter().map(PathBuf::from).collect(),
             http: Ports { flag: "dapr-http-port", hosts: hosts.clone(), port: port(given, "dapr-http-port")?.unwrap_or(3500) },
@@ -89,7 +80,7 @@ impl Options {
             }),
             socket_folder: given.text("unix-domain-socket").filter(|path| !path.is_empty()).map(PathBuf::from),
             metrics: metrics(given)?,
-            max_body_bytes: size(given, "max-body-size", "dapr-http-max-request-size", 20)?.unwrap_or(MAX_BODY_BYTES),
+            max_body_bytes,
             max_header_bytes: size(given, "read-buffer-size", "dapr-http-read-buffer-size", 10)?.unwrap_or(MAX_HEADER_BYTES),
             allowed_origins: split(given.text("allowed-origins").unwrap_or_default()),
             h2c: !is_truthy(env.get("DAPR_HTTP_DISABLE_H2C").unwrap_or_default()),
@@ -146,17 +137,18 @@ pub fn app_id(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-fn app(given: &Given, env: &Env) -> Result<Option<App>, String> {
-    let text = given.text("app-protocol").unwrap_or_default();
+fn app(given: &Given, env: &Env, max_body_bytes: usize) -> Result<Option<Server>, String> {
+    let text = given.text("app-protocol").unwrap_or("http");
     let protocol = Protocol::parse(text, given.bool("app-ssl") == Some(true))
-        .ok_or_else(|| format!("invalid value for 'app-protocol': {text}; use http, https, h2c, grpc or grpcs"))?;
+        .ok_or_else(|| format!("invalid value for 'app-protocol': {text}; use {}", Protocol::NAMES))?;
     let Some(port) = port(given, "app-port")?.filter(|port| *port != 0) else { return Ok(None) };
-    Ok(Some(App {
+    Ok(Some(Server {
         address: given.text("app-channel-address").filter(|host| !host.is_empty()).unwrap_or("127.0.0.1").to_owned(),
         port,
         protocol,
         max_concurrency: given.int("app-max-concurrency").and_then(|n| u32::try_from(n).ok()).filter(|n| *n > 0),
         api_token: env.get("APP_API_TOKEN").map(str::to_owned),
+        max_body_bytes,
     }))
 }
 

@@ -50,7 +50,7 @@ struct Postgresql<L> {
 #[async_trait]
 impl<L: Layout> StateStore for Postgresql<L> {
     fn features(&self) -> &[Feature] {
-        &[Feature::Etag, Feature::Transactional, Feature::Ttl, Feature::KeysLike]
+        &[Feature::Etag, Feature::Transactional, Feature::Ttl]
     }
 
     async fn get(&self, request: &GetRequest) -> Result<Option<Item>> {
@@ -77,11 +77,8 @@ impl<L: Layout> StateStore for Postgresql<L> {
     }
 
     async fn transact(&self, operations: &[Operation], _metadata: &Metadata) -> Result<()> {
-        let change = |operation| match operation {
-            &Operation::Upsert(ref request) => self.upsert(request),
-            Operation::Delete(request) => self.remove(request),
-        };
-        self.apply(&operations.iter().map(change).collect::<Result<Vec<_>>>()?).await
+        let changes = operations.iter().map(|operation| self.change(operation)).collect::<Result<Vec<_>>>()?;
+        self.apply(&changes).await
     }
 
     async fn ping(&self) -> Result<()> {
@@ -114,6 +111,13 @@ struct Content {
 }
 
 impl<L: Layout> Postgresql<L> {
+    fn change<'a>(&self, operation: &'a Operation) -> Result<Change<'a>> {
+        match operation {
+            Operation::Upsert(request) => self.upsert(request),
+            Operation::Delete(request) => self.remove(request),
+        }
+    }
+
     fn upsert<'a>(&self, request: &'a SetRequest) -> Result<Change<'a>> {
         let content = Content {
             value: self.layout.encode(&request.value)?,

@@ -108,7 +108,6 @@ fn builder(options: &Options, reads: &Arc<AtomicUsize>) -> auto::Builder<TokioEx
         .max_buf_size(head_bytes.max(MIN_BUFFER_BYTES))
         .timer(HeadTimer::new(options.header_read_timeout, Arc::clone(reads)))
         .header_read_timeout(options.header_read_timeout)
-        .pipeline_flush(true)
         // A caller that has sent everything may say so and still wants its answer.
         .half_close(true);
     builder.http2().max_header_list_size(u32::try_from(head_bytes).unwrap_or(u32::MAX));

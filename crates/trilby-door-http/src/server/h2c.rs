@@ -169,7 +169,9 @@ mod tests {
             .expect("a request");
         let frame = headers_frame(&request).expect("fits");
         let mut expect = vec![0, 0, 58, HEADERS_FRAME, END_STREAM | END_HEADERS, 0, 0, 0, 1];
-        for (name, value) in [(":method", "GET"), (":scheme", "http"), (":path", "/p?q=1"), (":authority", "h"), ("x", "y")] {
+        for (name, value) in
+            [(":method", "GET"), (":scheme", "http"), (":path", "/p?q=1"), (":authority", "h"), ("x", "y")]
+        {
             write_field(&mut expect, name.as_bytes(), value.as_bytes());
         }
         expect[2] = u8::try_from(expect.len() - FRAME_HEAD_BYTES).expect("short");

@@ -226,7 +226,8 @@ mod tests {
             fails(r#"{"operations":[{"operation":"delete","request":[]},{"operation":"bad"}]}"#),
             "failed deserializing HTTP body: '' expected a map, got 'slice'"
         );
-        let steps = r#"{"operations":[{"operation":"upsert"},{"operation":"delete","request":{"key":"k","etag":"1"}}]}"#;
+        let steps =
+            r#"{"operations":[{"operation":"upsert"},{"operation":"delete","request":{"key":"k","etag":"1"}}]}"#;
         let (operations, _) = transaction(&body(steps), Metadata::new()).expect("decodes");
         assert!(matches!(&operations[0], Operation::Upsert(item) if item.key.is_empty()));
         assert!(matches!(&operations[1], Operation::Delete(item) if item.etag.as_deref() == Some("1")));

@@ -65,7 +65,9 @@ async fn bodies_that_are_not_what_they_should_be_are_malformed_requests() {
         ],
     )
     .await;
-    for body in [r#"[{"key": "k", "value": 1},]"#, r#"[{"key": "k", "etag": 1}]"#, r#"[{"key": "k", "metadata": {"a": 1}}]"#] {
+    for body in
+        [r#"[{"key": "k", "value": 1},]"#, r#"[{"key": "k", "etag": 1}]"#, r#"[{"key": "k", "metadata": {"a": 1}}]"#]
+    {
         let answer = ask(&door, "POST", "/v1.0/state/mem", body).await;
         assert_eq!(answer.status, 400, "{body}");
         assert!(answer.body.starts_with(r#"{"errorCode":"ERR_MALFORMED_REQUEST","#), "{}", answer.body);
@@ -97,8 +99,20 @@ async fn rich_errors_have_details() {
         &[
             ("GET", "/v1.0/state/nostore/k", "", 500, not_configured),
             ("POST", "/v1.0/state/nostore", r#"[{"key": "a", "value": 1}]"#, 500, not_configured),
-            ("POST", "/v1.0-alpha1/state/nostore/query", "{}", 500, &not_configured.replace(r#"{"appID":"myapp"}"#, "null")),
-            ("GET", "/v1.0/secrets/nos/k", "", 500, r#"{"errorCode":"ERR_SECRET_STORES_NOT_CONFIGURED","message":"secret store is not configured"}"#),
+            (
+                "POST",
+                "/v1.0-alpha1/state/nostore/query",
+                "{}",
+                500,
+                &not_configured.replace(r#"{"appID":"myapp"}"#, "null"),
+            ),
+            (
+                "GET",
+                "/v1.0/secrets/nos/k",
+                "",
+                500,
+                r#"{"errorCode":"ERR_SECRET_STORES_NOT_CONFIGURED","message":"secret store is not configured"}"#,
+            ),
         ],
     )
     .await;
@@ -138,14 +152,20 @@ async fn etags_guard_writes_and_deletions() {
     assert_eq!(save(r#"{"key": "e", "value": 1, "options": {"concurrency": "first-write"}}"#).await.status, 204);
     let lost = save(r#"{"key": "e", "value": 2, "options": {"concurrency": "first-write"}}"#).await;
     assert_eq!(lost.status, 409);
-    assert_eq!(lost.body, r#"{"errorCode":"ERR_STATE_SAVE","message":"failed saving state in state store mem: possible etag mismatch. error from state store: exists"}"#);
+    assert_eq!(
+        lost.body,
+        r#"{"errorCode":"ERR_STATE_SAVE","message":"failed saving state in state store mem: possible etag mismatch. error from state store: exists"}"#
+    );
     let odd = save(r#"{"key": "e", "value": 3, "options": {"concurrency": "odd"}}"#).await;
     assert_eq!((odd.status.as_u16(), odd.body.contains("unrecognized concurrency model 'odd'")), (500, true));
 
     let etag = ask(&door, "GET", "/v1.0/state/mem/e", "").await.header("etag").expect("an etag").to_owned();
     let delete = async |etag: &str| ask_with(&door, "DELETE", "/v1.0/state/mem/e", &[("if-match", etag)], "").await;
     let stale = delete("wrong").await;
-    assert_eq!(stale.body, r#"{"errorCode":"ERR_STATE_DELETE","message":"failed deleting state with key e: possible etag mismatch. error from state store: key=myapp||e"}"#);
+    assert_eq!(
+        stale.body,
+        r#"{"errorCode":"ERR_STATE_DELETE","message":"failed deleting state with key e: possible etag mismatch. error from state store: key=myapp||e"}"#
+    );
     assert_eq!(stale.status, 409);
     let guarded = ask(&door, "DELETE", "/v1.0/state/mem/e?concurrency=first-write", "").await;
     assert_eq!(guarded.status, 409);
@@ -273,7 +293,9 @@ async fn the_public_door_is_for_probes_and_reading_metadata() {
     let door = HttpDoor::public(blocks, Options { api_token: Some("t".into()), ..Options::default() });
     assert_eq!(ask(&door, "GET", "/v1.0/metadata", "").await.status, 200);
     assert_eq!(ask(&door, "GET", "/v1.0/healthz/outbound", "").await.status, 204);
-    for (method, path) in [("PUT", "/v1.0/metadata/x"), ("GET", "/v1.0/state/mem/k"), ("GET", "/v1.0/invoke/a/method/b")] {
+    for (method, path) in
+        [("PUT", "/v1.0/metadata/x"), ("GET", "/v1.0/state/mem/k"), ("GET", "/v1.0/invoke/a/method/b")]
+    {
         let answer = ask(&door, method, path, "").await;
         assert_eq!((answer.status.as_u16(), answer.body.as_str()), (404, "404 page not found\n"));
     }
@@ -306,9 +328,15 @@ async fn a_token_is_asked_for_but_by_probes_and_stays_here() {
 
 #[tokio::test]
 async fn browsers_are_answered_before_the_token_is_asked_for() {
-    let with = |origin: &str| Options { api_token: Some("t".into()), allowed_origins: vec![origin.into()], ..Options::default() };
+    let with = |origin: &str| Options {
+        api_token: Some("t".into()),
+        allowed_origins: vec![origin.into()],
+        ..Options::default()
+    };
     let ask_permission = [("origin", "https://a.example"), ("access-control-request-method", "GET")];
-    for (allowed, expect) in [("*", Some("*")), ("https://a.example", Some("https://a.example")), ("https://b.example", None)] {
+    for (allowed, expect) in
+        [("*", Some("*")), ("https://a.example", Some("https://a.example")), ("https://b.example", None)]
+    {
         let (door, _) = door(Setup { options: with(allowed), ..Setup::default() });
         let preflight = ask_with(&door, "OPTIONS", "/v1.0/metadata", &ask_permission, "").await;
         assert_eq!(preflight.status, 200);
@@ -371,7 +399,13 @@ async fn a_body_over_the_limit_is_refused_by_what_would_read_it() {
         &[
             ("POST", "/v1.0/state/mem", body, 400, &error("ERR_MALFORMED_REQUEST", "")),
             ("PUT", "/v1.0/metadata/k", body, 400, &error("ERR_BODY_READ", "failed to read request body: ")),
-            ("POST", "/v1.0/invoke/other/method/m", body, 500, &error("ERR_DIRECT_INVOKE", "failed to invoke, id: other, err: ")),
+            (
+                "POST",
+                "/v1.0/invoke/other/method/m",
+                body,
+                500,
+                &error("ERR_DIRECT_INVOKE", "failed to invoke, id: other, err: "),
+            ),
         ],
     )
     .await;

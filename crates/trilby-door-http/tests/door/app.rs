@@ -4,7 +4,6 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::stream;
-use http::header;
 use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::{body::Incoming, service::service_fn};
@@ -41,8 +40,10 @@ const SOON: Duration = Duration::from_secs(5);
 
 /// Answers with what arrived: version, method, path and headers in a header each, and the body as it comes.
 async fn echo(request: http::Request<Incoming>) -> Result<http::Response<Incoming>, Infallible> {
-    let line = format!("{:?} {} {}", request.version(), request.method(), request.uri().path_and_query().expect("a path"));
-    let mut names: Vec<_> = request.headers().iter().map(|(name, value)| format!("{name}={}", value.to_str().expect("text"))).collect();
+    let line =
+        format!("{:?} {} {}", request.version(), request.method(), request.uri().path_and_query().expect("a path"));
+    let mut names: Vec<_> =
+        request.headers().iter().map(|(name, value)| format!("{name}={}", value.to_str().expect("text"))).collect();
     names.sort_unstable();
     let arrived = names.join(" ");
     let response = http::Response::builder().header("line", line).header("arrived", arrived).header("keep-alive", "x");
@@ -92,7 +93,8 @@ async fn an_app_sees_what_daprd_would_show_it() {
     let port = serve(false).await;
     let app = app(&Options { api_token: Some("app-token".into()), ..Options::new(port) });
     let (door, _) = door(Setup { app: Some(app), ..Setup::default() });
-    let headers = [("x-custom", "v"), ("dapr-api-token", "t"), ("host", "h"), ("connection", "close"), ("content-length", "2")];
+    let headers =
+        [("x-custom", "v"), ("dapr-api-token", "t"), ("host", "h"), ("connection", "close"), ("content-length", "2")];
     let answer = ask_with(&door, "POST", "/v1.0/invoke/myapp/method/echo?x=1&y=a%20b", &headers, "hi").await;
     assert_eq!(answer.header("line"), Some("HTTP/1.1 POST /echo?x=1&y=a%20b"));
     let expect = format!(
@@ -109,7 +111,8 @@ async fn apps_are_reached_over_http2_and_tls() {
     let answer = clear.invoke(&Ctx::default(), request(Body::from("x"))).await.expect("answers");
     assert_eq!(answer.headers()["line"], "HTTP/2.0 POST /m?q=1");
     let secured = app(&Options { protocol: Protocol::Https, ..Options::new(serve(true).await) });
-    let answer = secured.invoke(&Ctx::default(), request(Body::from("x"))).await.expect("its certificate is not checked");
+    let answer =
+        secured.invoke(&Ctx::default(), request(Body::from("x"))).await.expect("its certificate is not checked");
     assert_eq!(answer.headers()["line"], "HTTP/1.1 POST /m?q=1");
 }
 
@@ -151,7 +154,8 @@ async fn a_call_holds_its_slot_until_its_answer_is_read() {
 #[tokio::test]
 async fn an_app_that_is_not_there_is_unavailable_and_named() {
     let port = TcpListener::bind("127.0.0.1:0").await.expect("a port").local_addr().expect("an address").port();
-    let error = app(&Options::new(port)).invoke(&Ctx::default(), request(Body::Empty)).await.expect_err("nobody listens");
+    let error =
+        app(&Options::new(port)).invoke(&Ctx::default(), request(Body::Empty)).await.expect_err("nobody listens");
     assert_eq!(error.kind, ErrorKind::Unavailable);
     let expect = format!("app did not answer at http://127.0.0.1:{port}: ");
     assert!(error.message.starts_with(&expect) && error.message.contains("refused"), "{error}");
@@ -173,10 +177,12 @@ async fn waiting_ends_when_something_listens() {
 async fn an_endpoint_is_called_if_its_certificate_is_trusted() {
     let port = serve(true).await;
     let send = async |tls: Tls| {
-        let request = http::Request::get(format!("https://localhost:{port}/hello")).body(Body::Empty).expect("a request");
+        let request =
+            http::Request::get(format!("https://localhost:{port}/hello")).body(Body::Empty).expect("a request");
         Client::new(&tls).expect("legal settings").send(request).await
     };
-    let trusted = Tls { root_ca: Some(CA.into()), certificate: Some(CERTIFICATE.into()), private_key: Some(KEY.into()) };
+    let trusted =
+        Tls { root_ca: Some(CA.into()), certificate: Some(CERTIFICATE.into()), private_key: Some(KEY.into()) };
     let answer = send(trusted).await.expect("answers");
     assert_eq!(answer.headers()["line"], "HTTP/1.1 GET /hello");
     let error = send(Tls::default()).await.err().expect("an unknown authority");
@@ -191,6 +197,11 @@ async fn an_absolute_url_can_be_invoked() {
     let (door, _) = door(Setup { client: Some(client), ..Setup::default() });
     for target in [format!("http://127.0.0.1:{port}"), format!("http%3A%2F%2F127.0.0.1%3A{port}")] {
         let answer = ask_with(&door, "GET", &format!("/v1.0/invoke/{target}/method/echo?a=b"), &[], "").await;
-        assert_eq!((answer.status.as_u16(), answer.header("line")), (200, Some("HTTP/1.1 GET /echo?a=b")), "{}", answer.body);
+        assert_eq!(
+            (answer.status.as_u16(), answer.header("line")),
+            (200, Some("HTTP/1.1 GET /echo?a=b")),
+            "{}",
+            answer.body
+        );
     }
 }

@@ -155,7 +155,11 @@ pub(crate) fn door(setup: Setup) -> (HttpDoor, Arc<Store>) {
     (HttpDoor::new(api, setup.options), store)
 }
 
-pub(crate) fn api(app: Option<Arc<dyn AppChannel>>, client: Option<Arc<dyn HttpClient>>, stores: bool) -> (Api, Arc<Store>) {
+pub(crate) fn api(
+    app: Option<Arc<dyn AppChannel>>,
+    client: Option<Arc<dyn HttpClient>>,
+    stores: bool,
+) -> (Api, Arc<Store>) {
     let identity = Identity::new("myapp");
     let metrics = Metrics::default();
     let store = Arc::new(Store { transactional: true, ..Store::default() });
@@ -225,7 +229,13 @@ pub(crate) async fn ask(door: &HttpDoor, method: &str, path: &str, body: &str) -
     ask_with(door, method, path, &[], body).await
 }
 
-pub(crate) async fn ask_with(door: &HttpDoor, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+pub(crate) async fn ask_with(
+    door: &HttpDoor,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> Answer {
     let mut request = Request::new(Body::from(body.to_owned()));
     *request.method_mut() = method.parse().expect("a method");
     *request.uri_mut() = path.parse().expect("a URI");

@@ -10,6 +10,7 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use http_body::{Body as HttpBody, Frame};
 use http_body_util::{BodyExt as _, Full};
+use tokio::task::unconstrained;
 use trilby_core::{Body, ChannelError, body::CollectError};
 use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 
@@ -61,7 +62,10 @@ impl Answer {
     }
 
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ChannelError>>> {
-        Poll::Ready(match try_ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+        // The body is a channel, and tokio makes a task that reads much from channels wait although there is more.
+        // Here that would look like a guest which has nothing more to say.
+        let mut next = unconstrained(self.body.frame());
+        Poll::Ready(match try_ready!(Pin::new(&mut next).poll(cx)) {
             None => None,
             Some(Err(error)) => Some(Err(self.invalid(format_args!("its body broke off: {error}")))),
             Some(Ok(frame)) => {

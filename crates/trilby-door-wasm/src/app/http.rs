@@ -83,28 +83,24 @@ fn address(request: &mut Request, app: &App) {
 /// Runs the guest until it has sent the head of its answer, or is done. Gives the guest back if it is not.
 async fn first_word(
     mut handling: Handling,
-    receiver: oneshot::Receiver<Head>,
+    mut receiver: oneshot::Receiver<Head>,
 ) -> Result<(Option<Head>, Option<Handling>), CallError> {
-    let mut receiver = Some(receiver);
-    let (head, is_done) = poll_fn(|cx| {
-        let is_done = match handling.as_mut().poll(cx) {
-            Poll::Ready(Ok(())) => true,
-            Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-            Poll::Pending => false,
-        };
-        let head = match receiver.as_mut().map(|receiver| Pin::new(receiver).poll(cx)) {
-            Some(Poll::Ready(Ok(head))) => Some(head),
-            Some(Poll::Ready(Err(_))) => {
-                // The guest let go of its chance to answer. How it ends is still to be seen.
-                receiver = None;
-                None
-            }
-            Some(Poll::Pending) | None => None,
-        };
-        if head.is_some() || is_done { Poll::Ready(Ok((head, is_done))) } else { Poll::Pending }
+    let mut can_answer = true;
+    let early = poll_fn(|cx| {
+        if let Poll::Ready(result) = handling.as_mut().poll(cx) {
+            return Poll::Ready(result.map(|()| None));
+        }
+        if can_answer && let Poll::Ready(head) = Pin::new(&mut receiver).poll(cx) {
+            // Without a head the guest let go of its chance to answer. How it ends is still to be seen.
+            can_answer = head.is_ok();
+            return head.map_or(Poll::Pending, |head| Poll::Ready(Ok(Some(head))));
+        }
+        Poll::Pending
+    });
+    Ok(match early.await? {
+        Some(head) => (Some(head), Some(handling)),
+        None => (receiver.try_recv().ok(), None),
     })
-    .await?;
-    Ok((head, (!is_done).then_some(handling)))
 }
 
 impl Answer {

@@ -6,7 +6,7 @@ use trilby_core::{Body, Response, app};
 use trilby_door_wasm::WasmApp;
 use trilby_wasm::Stream;
 
-use crate::world::{World, call};
+use crate::world::{World, call, read};
 
 async fn perform(mirror: &WasmApp, operation: Value) -> Value {
     let (status, answer) = call(mirror, "POST", "/", operation.to_string()).await.expect("the mirror answers");
@@ -152,7 +152,7 @@ async fn a_guest_calls_any_app_and_gets_its_whole_answer() {
         "closure",
         app::from_fn(|request| async {
             let (head, body) = request.into_parts();
-            let body = body.collect(1 << 20).await.expect("in hand");
+            let body = read(body).await.expect("in hand");
             let caller = head.headers["dapr-caller-app-id"].to_str().expect("text").to_owned();
             let mut response = Response::new(Body::from(format!("{} {} {caller} {body:?}", head.method, head.uri)));
             *response.status_mut() = http::StatusCode::IM_A_TEAPOT;

@@ -32,7 +32,8 @@ async fn bodies_are_streamed_both_ways() {
     let frames = futures_util::StreamExt::map(stream, |bytes| Ok::<_, Infallible>(Frame::data(bytes)));
     let request = http::Request::post("/echo").header("x-mark", "1").body(Body::stream(StreamBody::new(frames)));
 
-    let calling = hostile.invoke(&Ctx::default(), request.expect("a request"));
+    let ctx = Ctx::default();
+    let calling = hostile.invoke(&ctx, request.expect("a request"));
     let mut response = tokio::time::timeout(Duration::from_secs(10), calling).await.expect("headers first").expect("ok");
     assert_eq!(response.headers()["x-mark"], "1");
     for part in ["one", "two", "three"] {

@@ -7,7 +7,8 @@ use std::{
 };
 
 use async_trait::async_trait;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt as _;
 use trilby_component::{
     ComponentError, ErrorKind, Metadata, Result as ComponentResult,
     json::Style,
@@ -16,6 +17,7 @@ use trilby_component::{
 };
 use trilby_core::{
     Api, AppChannel, Blocks, Body, ChannelError, Ctx, Identity, Request,
+    body::BoxError,
     health::Health,
     invoke::{InvokeApi, NameResolver},
     metadata::{Facts, MetadataApi},
@@ -25,9 +27,6 @@ use trilby_core::{
 };
 use trilby_door_wasm::{LoadError, WasmApp, WasmAppOptions};
 use trilby_wasm::{Engine, LogSink, Logs, Options, Source, Stream};
-
-/// Longest body that these tests read.
-const MAX_BODY: usize = 8 << 20;
 
 /// A runtime, as far as a door needs one.
 pub(crate) struct World {
@@ -39,7 +38,7 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new() -> Self {
-        let cache_dir = Some(PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("wasm-cache"));
+        let cache_dir = option_env!("CARGO_TARGET_TMPDIR").map(|folder| PathBuf::from(folder).join("wasm-cache"));
         Self {
             engine: Engine::new(Options { cache_dir, max_instances: 200, ..Options::default() }),
             apps: Arc::default(),
@@ -135,8 +134,17 @@ pub(crate) async fn call_bytes(
 ) -> Result<(u16, Bytes), ChannelError> {
     let request = http::Request::builder().method(method).uri(path).body(body).expect("a request");
     let (head, body) = app.invoke(&Ctx::default(), request).await?.into_parts();
-    let body = body.collect(MAX_BODY).await.map_err(|error| ChannelError::new(ErrorKind::Internal, error.to_string()))?;
+    let body = read(body).await.map_err(|error| ChannelError::new(ErrorKind::Internal, error.to_string()))?;
     Ok((head.status.as_u16(), body))
+}
+
+/// Reads a body to its end. In a task, where the compiler cannot see that `Body::collect` is `Send`.
+pub(crate) async fn read(mut body: Body) -> Result<Bytes, BoxError> {
+    let mut all = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        all.extend_from_slice(&frame?.into_data().unwrap_or_default());
+    }
+    Ok(all.freeze())
 }
 
 pub(crate) fn get(path: &str) -> Request {
@@ -191,7 +199,7 @@ impl Items {
     fn set(&mut self, request: &SetRequest) -> ComponentResult<()> {
         self.check(&request.key, request.etag.as_deref(), &request.options.concurrency)?;
         self.writes += 1;
-        self.items.insert(request.key.clone(), (request.value.encode(Style::Compact)?, self.writes));
+        self.items.insert(request.key.clone(), (request.value.encode(Style::Standard)?, self.writes));
         Ok(())
     }
 

@@ -166,3 +166,19 @@ fn scopes_and_namespaces_decide_who_sees_a_resource() {
     assert!(!header.is_visible_to(&app("a", Some("test"))));
     assert!(!header.is_visible_to(&app("c", Some("prod"))));
 }
+
+#[test]
+fn resources_for_some_apps_are_still_scoped() {
+    let ids = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect::<Vec<_>>();
+    let read = |text: &str| {
+        let mut resources = Resources::strict();
+        resources.read_text("r.yaml", text).expect("a good component");
+        resources
+    };
+    let open = STORE.replace("scopes: [a, b]", "");
+    let mut all = read(STORE).only_for(&ids(&["b", "c"]));
+    all.append(read(&open).only_for(&ids(&["c"])));
+    all.append(read(STORE).only_for(&ids(&["c"])));
+    let scopes: Vec<_> = all.components().map(|component| component.header.scopes.clone()).collect();
+    assert_eq!(scopes, [ids(&["b"]), ids(&["c"])]);
+}

@@ -13,10 +13,10 @@ pub(super) fn serve(served: &Served<'_>, bound: Bound, tasks: &mut JoinSet<()>) 
     let (allowed, denied) = rules(served.configuration, Protocol::Grpc);
     let ask = served.stop.asker(&served.api.app.id);
     let options = Options {
-        max_body_bytes: served.limits.max_body_bytes,
-        max_header_bytes: u32::try_from(served.limits.max_header_bytes).unwrap_or(u32::MAX),
-        drain_timeout: served.limits.drain_timeout,
-        api_token: served.limits.api_token.clone(),
+        max_body_bytes: served.settings.max_body_bytes,
+        max_header_bytes: u32::try_from(served.settings.max_header_bytes).unwrap_or(u32::MAX),
+        drain_timeout: served.settings.drain_timeout,
+        api_token: served.settings.api_token.clone(),
         access: Access { allowed, denied },
         shutdown: Some(Arc::new(move |how| ask(how == Shutdown::Forced))),
     };

@@ -13,7 +13,7 @@ use trilby_door_http::{
 use trilby_runtime::{Configuration, HttpClientFactory, TlsSettings, configuration::Protocol};
 
 use super::{Served, rules};
-use crate::{Limits, address::Bound};
+use crate::{DoorSettings, address::Bound};
 
 /// The door that the app's own listeners serve.
 pub(super) fn door(served: &Served<'_>) -> HttpDoor {
@@ -21,17 +21,17 @@ pub(super) fn door(served: &Served<'_>) -> HttpDoor {
     HttpDoor::new(
         served.api.clone(),
         Options {
-            api_token: served.limits.api_token.clone(),
-            allowed_origins: served.limits.allowed_origins.clone(),
+            api_token: served.settings.api_token.clone(),
+            allowed_origins: served.settings.allowed_origins.clone(),
             access: access(served.configuration),
             shutdown: Some(Arc::new(move |how| ask(how == Shutdown::Forced))),
-            ..options(served.limits)
+            ..options(served.settings)
         },
     )
 }
 
 pub(super) fn public_door(served: &Served<'_>) -> HttpDoor {
-    HttpDoor::public(served.api.clone(), options(served.limits))
+    HttpDoor::public(served.api.clone(), options(served.settings))
 }
 
 pub(super) fn serve(
@@ -51,8 +51,8 @@ pub(super) fn serve(
 /// The door without a socket, for a guest that speaks Dapr's HTTP API. It is in this process, so no token is asked for;
 /// and it is a guest, so it cannot end the process.
 #[cfg(feature = "wasm")]
-pub(crate) fn in_process(api: &Api, configuration: &Configuration, limits: &Limits) -> Arc<dyn HttpClient> {
-    let options = Options { access: access(configuration), ..options(limits) };
+pub(crate) fn in_process(api: &Api, configuration: &Configuration, settings: &DoorSettings) -> Arc<dyn HttpClient> {
+    let options = Options { access: access(configuration), ..options(settings) };
     Arc::new(InProcess(HttpDoor::new(api.clone(), options)))
 }
 
@@ -81,12 +81,12 @@ fn access(configuration: &Configuration) -> Access {
     Access { allowed, denied }
 }
 
-fn options(limits: &Limits) -> Options {
+fn options(settings: &DoorSettings) -> Options {
     Options {
-        max_body_bytes: limits.max_body_bytes,
-        max_header_bytes: limits.max_header_bytes,
-        drain_timeout: limits.drain_timeout,
-        h2c: limits.h2c,
+        max_body_bytes: settings.max_body_bytes,
+        max_header_bytes: settings.max_header_bytes,
+        drain_timeout: settings.drain_timeout,
+        h2c: settings.h2c,
         ..Options::default()
     }
 }

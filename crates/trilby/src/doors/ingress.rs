@@ -8,6 +8,7 @@ use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream, UnixListener, UnixStream},
     select,
     sync::watch,
     task::JoinSet,
@@ -28,23 +29,38 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
 pub(super) fn serve(served: &Served<'_>, bound: Bound, tasks: &mut JoinSet<()>) {
     let app = App { id: served.api.app.id.as_str().into(), channel: Arc::clone(served.channel) };
-    let (stopped, drain_timeout) = (served.stop.stopped(), served.limits.drain_timeout);
+    let (stopped, drain_timeout) = (served.stop.stopped(), served.settings.drain_timeout);
     tasks.spawn(async move {
         match bound {
-            Bound::Tcp(listener) => {
-                let accept = async || {
-                    let (stream, _) = listener.accept().await?;
-                    stream.set_nodelay(true)?;
-                    Ok(stream)
-                };
-                app.serve(accept, stopped, drain_timeout).await;
-            }
-            Bound::Unix(listener, _file) => {
-                let accept = async || listener.accept().await.map(|(stream, _)| stream);
-                app.serve(accept, stopped, drain_timeout).await;
-            }
+            Bound::Tcp(listener) => app.serve(listener, stopped, drain_timeout).await,
+            Bound::Unix(listener, _file) => app.serve(listener, stopped, drain_timeout).await,
         }
     });
+}
+
+/// What connections come from.
+trait Accept {
+    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+
+    fn accept(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+}
+
+impl Accept for TcpListener {
+    type Stream = TcpStream;
+
+    async fn accept(&self) -> io::Result<TcpStream> {
+        let (stream, _) = Self::accept(self).await?;
+        stream.set_nodelay(true)?;
+        Ok(stream)
+    }
+}
+
+impl Accept for UnixListener {
+    type Stream = UnixStream;
+
+    async fn accept(&self) -> io::Result<UnixStream> {
+        Self::accept(self).await.map(|(stream, _)| stream)
+    }
 }
 
 #[derive(Clone)]
@@ -54,17 +70,14 @@ struct App {
 }
 
 impl App {
-    async fn serve<S>(&self, accept: impl AsyncFn() -> io::Result<S>, stopped: impl Future<Output = ()>, drain: Duration)
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
+    async fn serve(&self, listener: impl Accept, stopped: impl Future<Output = ()>, drain: Duration) {
         let (running, stop) = watch::channel(());
         let mut connections = JoinSet::new();
         let mut stopped = pin!(stopped);
         loop {
             select! {
                 () = &mut stopped => break,
-                accepted = accept() => match accepted {
+                accepted = listener.accept() => match accepted {
                     Ok(stream) => {
                         connections.spawn(self.clone().serve_connection(stream, stop.clone()));
                     }
@@ -76,7 +89,7 @@ impl App {
                 Some(_) = connections.join_next() => {}
             }
         }
-        drop(running);
+        drop((listener, running));
         let drained = async { while connections.join_next().await.is_some() {} };
         if timeout(drain, drained).await.is_err() {
             tracing::warn!(app_id = &*self.id, "requests did not finish in time and are cut off");

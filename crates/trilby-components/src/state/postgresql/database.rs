@@ -111,7 +111,8 @@ impl Database {
         self.pool.close();
     }
 
-    fn explain(&self, error: &Error) -> ComponentError {
+    /// What `error` means for the caller.
+    pub(super) fn explain(&self, error: &Error) -> ComponentError {
         let name = &self.name;
         let Some(answer) = error.as_db_error() else {
             let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
