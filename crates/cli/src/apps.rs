@@ -1,6 +1,6 @@
 //! Apps behind a port, as flags and files describe them.
 
-use trilby::{AppSpec, grpc_app, http_server_app};
+use trilby::{AppSpec, door_grpc::app as grpc, door_http::app as http};
 
 /// What an app speaks. Dapr's `--app-protocol`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -67,19 +67,19 @@ impl Server {
         let max_concurrency = self.max_concurrency.and_then(|most| usize::try_from(most).ok());
         let over_http = |protocol| {
             let (address, api_token) = (address.clone(), api_token.clone());
-            AppSpec::http_server(app_id, http_server_app::Options { protocol, address, port, api_token, max_concurrency })
+            AppSpec::http_server(app_id, http::Options { protocol, address, port, api_token, max_concurrency })
         };
         let over_grpc = |protocol| {
             let (address, api_token, max_body_bytes) = (address.clone(), api_token.clone(), self.max_body_bytes);
-            let options = grpc_app::Options { protocol, address, port, api_token, max_concurrency, max_body_bytes };
+            let options = grpc::Options { protocol, address, port, api_token, max_concurrency, max_body_bytes };
             AppSpec::grpc_server(app_id, options)
         };
         match self.protocol {
-            Protocol::Http => over_http(http_server_app::Protocol::Http),
-            Protocol::Https => over_http(http_server_app::Protocol::Https),
-            Protocol::H2c => over_http(http_server_app::Protocol::H2c),
-            Protocol::Grpc => over_grpc(grpc_app::Protocol::Grpc),
-            Protocol::Grpcs => over_grpc(grpc_app::Protocol::Grpcs),
+            Protocol::Http => over_http(http::Protocol::Http),
+            Protocol::Https => over_http(http::Protocol::Https),
+            Protocol::H2c => over_http(http::Protocol::H2c),
+            Protocol::Grpc => over_grpc(grpc::Protocol::Grpc),
+            Protocol::Grpcs => over_grpc(grpc::Protocol::Grpcs),
         }
     }
 }

@@ -127,7 +127,7 @@ fn check(flag: Flag, value: &str) -> Result<(), UsageError> {
         Takes::Bool => (parse_bool(value).is_some(), "expected true or false"),
         Takes::Int => (value.parse::<i64>().is_ok(), "expected a whole number"),
         Takes::Duration => {
-            (trilby_component::properties::duration::parse(value).is_some(), "expected a duration such as 30s")
+            (trilby::component::properties::duration::parse(value).is_some(), "expected a duration such as 30s")
         }
     };
     if is_valid { Ok(()) } else { Err(UsageError::Invalid { name: flag.name, found: value.to_owned(), expected }) }

@@ -13,7 +13,3 @@ mod log;
 mod metrics;
 mod signals;
 mod suggest;
-
-/// The version that both programs show: that of the Dapr whose behaviour this is, then our own. Tools compare it, so it
-/// is a semantic version.
-pub const VERSION: &str = concat!("1.18.3-trilby.", env!("CARGO_PKG_VERSION"));

@@ -6,6 +6,7 @@ use std::{
 };
 
 use tokio::net::lookup_host;
+use trilby::{Address as Place, Error, Listener};
 
 /// A host and a port, and the flag that the port came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,19 +67,19 @@ pub fn refused(address: &str, port: u16, flag: &str, error: &io::Error) -> Strin
 
 /// Why a runtime did not start, with the flag where it was for a port.
 #[must_use]
-pub fn explain(error: trilby::Error) -> String {
-    let trilby::Error::Listen { app, listener, address, source } = error else { return error.to_string() };
+pub fn explain(error: Error) -> String {
+    let Error::Listen { app, listener, address, source } = error else { return error.to_string() };
     let flag = match listener {
-        "HTTP API" => "dapr-http-port",
-        "gRPC API" => "dapr-grpc-port",
-        "public port" => "dapr-public-port",
+        Listener::Http => "dapr-http-port",
+        Listener::Grpc => "dapr-grpc-port",
+        Listener::Public => "dapr-public-port",
         _ => "app-port",
     };
     match address {
-        trilby::Address::Tcp(socket) => {
+        Place::Tcp(socket) => {
             format!("app {app}, {listener}: {}", refused(&socket.to_string(), socket.port(), flag, &source))
         }
-        trilby::Address::Unix(path) => {
+        Place::Unix(path) => {
             let path = path.display();
             format!("app {app}, {listener}: cannot listen on {path}: {source}; choose another folder with --unix-domain-socket")
         }

@@ -11,11 +11,12 @@ mod tool;
 use std::{path::PathBuf, process::ExitCode};
 
 use tokio::runtime::Runtime;
-use trilby::{Engine, EngineOptions, Env};
+use trilby::{Engine, Env, wasm};
 
 use crate::{env, log::Log};
 
-pub use args::RunArgs;
+pub use args::{RunArgs, WasmFlags};
+pub use tool::{grants, is_command};
 
 /// Runs what the arguments say until it is told to end.
 ///
@@ -41,7 +42,7 @@ pub fn run(args: RunArgs) -> Result<ExitCode, String> {
 #[must_use]
 pub fn engine(cache_dir: Option<PathBuf>, env: &Env) -> Engine {
     let cache_dir = cache_dir.or_else(|| default_cache_dir(env)).filter(|dir| !dir.as_os_str().is_empty());
-    Engine::new(EngineOptions { cache_dir, ..EngineOptions::default() })
+    Engine::new(wasm::Options { cache_dir, ..wasm::Options::default() })
 }
 
 fn default_cache_dir(env: &Env) -> Option<PathBuf> {

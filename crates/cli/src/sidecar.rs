@@ -8,9 +8,10 @@ mod wait;
 use std::process::ExitCode;
 
 use tokio::runtime::Runtime;
+use trilby::VERSION;
 
 use crate::{
-    VERSION, env,
+    env,
     go_flags::{self, Given, UsageError},
     log::Log,
     signals::Signals,

@@ -160,18 +160,12 @@ async fn an_etag_must_be_the_items_version() {
 
     let stale = store.set(&set(&key, json("3")).etag("1")).await.expect_err("the etag is stale");
     assert_eq!(stale.kind(), ErrorKind::EtagMismatch);
-    assert_eq!(
-        stale.to_string(),
-        format!("possible etag mismatch. error from state store: failed to set key {key}")
-    );
+    assert_eq!(stale.to_string(), format!("possible etag mismatch. error from state store: failed to set key {key}"));
     let nonsense = store.set(&set(&key, json("3")).etag("nope")).await.expect_err("not a version");
     assert_eq!(nonsense.kind(), ErrorKind::EtagInvalid);
     assert_eq!(nonsense.to_string(), "invalid etag value: strconv.Atoi: parsing \"nope\": invalid syntax");
     let stale = store.delete(&delete(&key).etag("wrong")).await.expect_err("the etag is not the item's");
-    assert_eq!(
-        stale.to_string(),
-        format!("possible etag mismatch. error from state store: failed to delete {key}")
-    );
+    assert_eq!(stale.to_string(), format!("possible etag mismatch. error from state store: failed to delete {key}"));
     assert_eq!(text(store, &key).await, "2");
 
     store.set(&set(&key, json("4")).etag("nope").last_write()).await.expect("last-write looks at no etag");
@@ -217,9 +211,8 @@ async fn an_item_expires_after_its_life() {
 async fn the_components_ttl_counts_where_the_request_names_none() {
     let Some(fixture) = Fixture::new().await else { return };
     let store = open(&[("redisHost", &fixture.address), ("ttlInSeconds", "60")]).await.expect("open");
-    let ttl = |name: &str| -> i64 {
-        redis::cmd("TTL").arg(fixture.key(name)).query(&mut fixture.redis()).expect("TTL")
-    };
+    let ttl =
+        |name: &str| -> i64 { redis::cmd("TTL").arg(fixture.key(name)).query(&mut fixture.redis()).expect("TTL") };
     store.set(&set(&fixture.key("a"), json("1"))).await.expect("set");
     assert!((58..=60).contains(&ttl("a")));
     store.set(&set(&fixture.key("a"), json("1")).ttl("0")).await.expect("set");

@@ -183,7 +183,8 @@ async fn the_sentinels_name_the_server_that_takes_over() {
     let Some(sentinel) = Server::start(&monitored) else { return };
     let mut connection = sentinel.connection().await;
     eventually("the sentinel knows the replica", || {
-        let replicas: Vec<redis::Value> = redis::cmd("SENTINEL").arg(&["REPLICAS", "main"]).query(&mut connection).ok()?;
+        let replicas: Vec<redis::Value> =
+            redis::cmd("SENTINEL").arg(&["REPLICAS", "main"]).query(&mut connection).ok()?;
         (!replicas.is_empty()).then_some(())
     })
     .await;
@@ -191,7 +192,8 @@ async fn the_sentinels_name_the_server_that_takes_over() {
     let down = free_port();
     let hosts = format!("127.0.0.1:{down},{}", sentinel.address());
     let properties = |name| [("redisHost", &*hosts), ("failover", "true"), ("sentinelMasterName", name)];
-    let error = open(&[&properties("other")[..], &[("redisMaxRetries", "-1")]].concat()).await.err().expect("no such name");
+    let error =
+        open(&[&properties("other")[..], &[("redisMaxRetries", "-1")]].concat()).await.err().expect("no such name");
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert!(error.to_string().contains("other"), "{error}");
 

@@ -125,7 +125,8 @@ impl GrpcApp {
     pub fn new(options: &Options) -> Result<Self, InvalidOption> {
         let host = &options.address;
         let bare_ipv6 = host.contains(':') && !host.starts_with('[');
-        let authority = if bare_ipv6 { format!("[{host}]:{}", options.port) } else { format!("{host}:{}", options.port) };
+        let authority =
+            if bare_ipv6 { format!("[{host}]:{}", options.port) } else { format!("{host}:{}", options.port) };
         let authority = authority
             .parse()
             .map_err(|error| InvalidOption(format!("app channel address {host} is not a host: {error}")))?;
@@ -196,8 +197,11 @@ fn client() -> legacy::Client<HttpsConnector<HttpConnector>, Body> {
     let mut tcp = HttpConnector::new();
     tcp.set_nodelay(true);
     tcp.enforce_http(false);
-    let connector =
-        HttpsConnectorBuilder::new().with_tls_config(tls::trusting_anyone()).https_or_http().enable_http2().wrap_connector(tcp);
+    let connector = HttpsConnectorBuilder::new()
+        .with_tls_config(tls::trusting_anyone())
+        .https_or_http()
+        .enable_http2()
+        .wrap_connector(tcp);
     legacy::Client::builder(TokioExecutor::new())
         .timer(TokioTimer::new())
         .pool_timer(TokioTimer::new())
@@ -326,7 +330,9 @@ mod tests {
     fn bad_options_are_named() {
         let bad_address = Options { address: "no host".into(), ..Options::new(1) };
         let bad_token = Options { api_token: Some("a\nb".into()), ..Options::new(1) };
-        for (options, expect) in [(bad_address, "app channel address no host is not a host"), (bad_token, "app API token")] {
+        for (options, expect) in
+            [(bad_address, "app channel address no host is not a host"), (bad_token, "app API token")]
+        {
             let error = GrpcApp::new(&options).err().expect(expect).to_string();
             assert!(error.starts_with(expect), "{error}");
         }

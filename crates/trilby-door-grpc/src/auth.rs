@@ -42,7 +42,8 @@ mod tests {
     #[test]
     fn only_the_whole_token_admits_and_it_is_taken_out() {
         let token = Token::new("secret").expect("not empty");
-        for (sent, admitted) in [("secret", true), ("Secret", false), ("secre", false), ("secrets", false), ("", false)] {
+        for (sent, admitted) in [("secret", true), ("Secret", false), ("secre", false), ("secrets", false), ("", false)]
+        {
             let mut metadata = HeaderMap::from_iter([(API_TOKEN, HeaderValue::from_static(sent))]);
             assert_eq!(token.admit(&mut metadata).is_ok(), admitted, "{sent}");
             assert!(metadata.is_empty());

@@ -141,7 +141,9 @@ mod tests {
 
     #[test]
     fn only_the_exact_content_type_makes_a_value_json() {
-        for (content_type, json) in [("application/json", true), ("application/json; charset=utf-8", false), ("", false)] {
+        for (content_type, json) in
+            [("application/json", true), ("application/json; charset=utf-8", false), ("", false)]
+        {
             let metadata = HashMap::from([("contentType".to_owned(), content_type.to_owned())]);
             let item = StateItem { metadata, ..StateItem::default() };
             assert_eq!(matches!(set(item.clone()).value, Value::Json(_)), json, "{content_type}");

@@ -37,12 +37,7 @@ pub(crate) fn method(parts: &Parts) -> Option<&str> {
     parts.uri.path().strip_prefix(PREFIX)
 }
 
-pub(crate) async fn answer<B: Incoming>(
-    door: &Inner,
-    method: &str,
-    parts: &Parts,
-    body: B,
-) -> http::Response<Reply> {
+pub(crate) async fn answer<B: Incoming>(door: &Inner, method: &str, parts: &Parts, body: B) -> http::Response<Reply> {
     if let Err(status) = door.refused.check(method) {
         return status.into_http();
     }

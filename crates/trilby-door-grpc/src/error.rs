@@ -51,8 +51,7 @@ pub(crate) fn from_http(status: StatusCode, text: &str) -> Status {
 /// `BadRequest`, `Help`, `ResourceInfo`, in Dapr's order; the `ErrorInfo` comes after them.
 fn pack(details: &Details) -> Vec<Any> {
     let field = details.field.as_ref().map(|(field, description)| {
-        let violation =
-            rpc::bad_request::FieldViolation { field: field.clone(), description: description.clone() };
+        let violation = rpc::bad_request::FieldViolation { field: field.clone(), description: description.clone() };
         any(&rpc::BadRequest { field_violations: vec![violation] })
     });
     let help = details.help.map(|(url, description)| {

@@ -9,6 +9,7 @@ mod auth;
 mod codec;
 mod dapr;
 mod error;
+mod executor;
 mod invoke;
 mod metadata;
 mod proxy;

@@ -4,7 +4,7 @@ use std::{convert::Infallible, io, panic::AssertUnwindSafe, pin::pin, time::Dura
 
 use futures_util::FutureExt as _;
 use hyper::{server::conn::http2, service::service_fn};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
@@ -14,7 +14,7 @@ use tokio::{
 };
 use tonic::Status;
 
-use crate::{GrpcDoor, unary::Reply};
+use crate::{GrpcDoor, executor::AtOnce, unary::Reply};
 
 /// After this long without a frame a client is asked for a sign of life, as daprd does.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
@@ -108,7 +108,7 @@ impl GrpcDoor {
                 Ok::<_, Infallible>(answer.unwrap_or_else(|_| panicked()))
             }
         });
-        let connection = http2::Builder::new(TokioExecutor::new())
+        let connection = http2::Builder::new(AtOnce)
             .timer(TokioTimer::new())
             .keep_alive_interval(KEEPALIVE_INTERVAL)
             .keep_alive_timeout(KEEPALIVE_TIMEOUT)

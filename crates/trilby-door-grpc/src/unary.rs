@@ -87,7 +87,8 @@ pub(crate) fn encode(message: &impl Message, max_bytes: usize) -> Result<Bytes, 
         let text = format!("grpc: trying to send message larger than max ({length} vs. {max_bytes})");
         return Err(Status::resource_exhausted(text));
     }
-    let prefixed = u32::try_from(length).map_err(|_| Status::resource_exhausted("grpc: message is longer than 4 GiB"))?;
+    let prefixed =
+        u32::try_from(length).map_err(|_| Status::resource_exhausted("grpc: message is longer than 4 GiB"))?;
     let mut framed = BytesMut::with_capacity(PREFIX_BYTES + length);
     framed.put_u8(0);
     framed.put_u32(prefixed);
@@ -183,10 +184,7 @@ impl HttpBody for Reply {
     type Data = Bytes;
     type Error = BoxError;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         if let Self::Stream(stream) = &mut *self {
             return Pin::new(stream).poll_frame(cx);
         }

@@ -1,6 +1,6 @@
 //! Which APIs an app may use: `spec.api` of its Configuration.
 
-use crate::route::Endpoint;
+use crate::route::{self, Endpoint};
 
 /// The rules for protocol `http`, each as `version/name`: a group such as `v1/state` or `v1alpha1/state`, or the start
 /// of a path such as `v1.0/state` or `v1.0-alpha1/state/{storeName}/query`.
@@ -14,33 +14,40 @@ pub struct Access {
     pub denied: Vec<String>,
 }
 
-/// The endpoints that a door has.
-pub(crate) struct Permitted([bool; Endpoint::ALL.len()]);
+/// What a door has to offer.
+pub(crate) struct Permitted {
+    endpoints: [bool; Endpoint::ALL.len()],
+    /// Whether what is no endpoint is taken for an invocation.
+    pub(crate) invocation: bool,
+}
 
 impl Permitted {
     pub(crate) fn contains(&self, endpoint: Endpoint) -> bool {
-        self.0[endpoint as usize]
+        self.endpoints[endpoint as usize]
+    }
+
+    /// Health and metadata, to be read only.
+    pub(crate) fn for_probes() -> Self {
+        let public = |endpoint: Endpoint| endpoint == Endpoint::GetMetadata || endpoint.is_probe();
+        Self { endpoints: Endpoint::ALL.map(public), invocation: false }
     }
 }
 
 impl Access {
-    /// What these rules leave of the endpoints for which `exists` holds.
-    pub(crate) fn permitted(&self, exists: impl Fn(Endpoint) -> bool) -> Permitted {
-        Permitted(Endpoint::ALL.map(|endpoint| exists(endpoint) && self.permits(endpoint)))
+    /// What these rules leave. Without a hook there is no shutdown either.
+    pub(crate) fn permitted(&self, has_shutdown: bool) -> Permitted {
+        let exists = |endpoint| endpoint != Endpoint::Shutdown || has_shutdown;
+        let permits = |endpoint: Endpoint| endpoint.is_probe() || self.permits(endpoint.names());
+        Permitted {
+            endpoints: Endpoint::ALL.map(|endpoint| exists(endpoint) && permits(endpoint)),
+            invocation: self.permits(route::INVOKE_NAMES),
+        }
     }
 
-    fn permits(&self, endpoint: Endpoint) -> bool {
-        if matches!(endpoint, Endpoint::Health | Endpoint::OutboundHealth) {
-            return true;
-        }
-        let named_in = |rules: &[String]| rules.iter().any(|rule| names(rule, endpoint));
+    fn permits(&self, (group, path): (&str, &str)) -> bool {
+        let named_in = |rules: &[String]| rules.iter().any(|rule| rule == group || path.starts_with(rule.as_str()));
         !named_in(&self.denied) && (self.allowed.is_empty() || named_in(&self.allowed))
     }
-}
-
-fn names(rule: &str, endpoint: Endpoint) -> bool {
-    let (group, path) = endpoint.names();
-    rule == group || path.starts_with(rule)
 }
 
 #[cfg(test)]
@@ -49,13 +56,13 @@ mod tests {
 
     fn permitted(allowed: &[&str], denied: &[&str]) -> Permitted {
         let list = |rules: &[&str]| rules.iter().map(|rule| (*rule).to_owned()).collect();
-        Access { allowed: list(allowed), denied: list(denied) }.permitted(|_| true)
+        Access { allowed: list(allowed), denied: list(denied) }.permitted(true)
     }
 
     #[test]
     fn no_rules_permit_everything() {
         let all = permitted(&[], &[]);
-        assert!(Endpoint::ALL.into_iter().all(|endpoint| all.contains(endpoint)));
+        assert!(all.invocation && Endpoint::ALL.into_iter().all(|endpoint| all.contains(endpoint)));
     }
 
     #[test]
@@ -64,7 +71,7 @@ mod tests {
         assert!(some.contains(Endpoint::GetState));
         assert!(!some.contains(Endpoint::GetSecret));
         assert!(!some.contains(Endpoint::QueryState), "alpha is a group of its own");
-        assert!(!some.contains(Endpoint::Invoke));
+        assert!(!some.invocation);
     }
 
     #[test]

@@ -30,6 +30,7 @@ pub use access::Access;
 pub use shutdown::{Hook as ShutdownHook, Shutdown};
 
 use crate::{
+    access::Permitted,
     auth::Token,
     codec::{Call, Query},
     cors::Cors,
@@ -85,7 +86,7 @@ struct Inner {
     api: Api,
     token: Option<Token>,
     cors: Option<Cors>,
-    endpoints: access::Permitted,
+    permitted: Permitted,
     options: Options,
 }
 
@@ -93,15 +94,11 @@ impl HttpDoor {
     /// A door to the blocks of one app.
     #[must_use]
     pub fn new(api: Api, options: Options) -> Self {
-        let endpoints = options.access.permitted(|endpoint| match endpoint {
-            Endpoint::Shutdown => options.shutdown.is_some(),
-            _ => true,
-        });
         Self(Arc::new(Inner {
             api,
             token: options.api_token.as_deref().and_then(Token::new),
             cors: Cors::new(&options.allowed_origins),
-            endpoints,
+            permitted: options.access.permitted(options.shutdown.is_some()),
             options,
         }))
     }
@@ -110,10 +107,7 @@ impl HttpDoor {
     /// `--dapr-public-port`.
     #[must_use]
     pub fn public(api: Api, options: Options) -> Self {
-        let endpoints = Access::default().permitted(|endpoint| {
-            matches!(endpoint, Endpoint::Health | Endpoint::OutboundHealth | Endpoint::GetMetadata)
-        });
-        Self(Arc::new(Inner { api, token: None, cors: None, endpoints, options }))
+        Self(Arc::new(Inner { api, token: None, cors: None, permitted: Permitted::for_probes(), options }))
     }
 
     /// Answers one request; needs no socket.
@@ -125,7 +119,7 @@ impl HttpDoor {
             return error::bad_request();
         }
         let path = route::clean(parts.uri.path());
-        let route = route::find(&parts.method, &path).filter(|route| self.0.endpoints.contains(route.endpoint));
+        let route = route::find(&parts.method, &path).filter(|route| self.0.permitted.contains(route.endpoint));
         let ctx = Ctx::from_headers(&parts.headers);
         let for_browser = self.0.cors.as_ref().map(|cors| cors.headers(&parts.method, &parts.headers));
 
@@ -139,7 +133,7 @@ impl HttpDoor {
             response.headers_mut().append(name, value);
         }
         // Probes are not traced, and the trace of a callee that made its own is kept.
-        if !route.is_some_and(|route| route.is_probe()) && !response.headers().contains_key(TRACEPARENT) {
+        if !route.is_some_and(|route| route.endpoint.is_probe()) && !response.headers().contains_key(TRACEPARENT) {
             ctx.trace.write_to(response.headers_mut());
         }
         response
@@ -156,12 +150,12 @@ impl HttpDoor {
     ) -> Response {
         if let Some(token) = &self.0.token
             && !token.admit(&mut headers)
-            && !route.is_some_and(|route| route.is_probe())
+            && !route.is_some_and(|route| route.endpoint.is_probe())
         {
             return error::plain(StatusCode::UNAUTHORIZED, "invalid api token\n");
         }
         let answered = match route {
-            Some(route) if route.endpoint != Endpoint::Invoke => match route.decode() {
+            Some(route) => match route.decode() {
                 Some((store, key)) => {
                     let query = Query::of(uri);
                     let call = Call { door: &self.0, ctx, store, key, query, headers: &headers };
@@ -169,12 +163,12 @@ impl HttpDoor {
                 }
                 None => return error::plain(StatusCode::BAD_REQUEST, "request path is not UTF-8 once unescaped\n"),
             },
-            // Whatever else comes may be an invocation whose target stands in a header.
-            _ if self.0.endpoints.contains(Endpoint::Invoke) => {
+            // The target may stand in a header, so any path can be an invocation.
+            None if self.0.permitted.invocation => {
                 let limit = self.0.options.max_body_bytes;
                 invoke::call(&self.0.api, ctx, method, uri, headers, body, limit).await
             }
-            _ => return error::plain(StatusCode::NOT_FOUND, "404 page not found\n"),
+            None => return error::plain(StatusCode::NOT_FOUND, "404 page not found\n"),
         };
         answered.unwrap_or_else(|error| error::respond(&error))
     }
@@ -194,7 +188,6 @@ impl HttpDoor {
             Endpoint::Health => health::check(call),
             Endpoint::OutboundHealth => health::check_outbound(call),
             Endpoint::Shutdown => Ok(shutdown::shut_down(call)),
-            Endpoint::Invoke => unreachable!("an invocation takes its request apart by itself"),
         }
     }
 }

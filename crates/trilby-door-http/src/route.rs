@@ -22,12 +22,11 @@ pub(crate) enum Endpoint {
     Health,
     OutboundHealth,
     Shutdown,
-    Invoke,
 }
 
 impl Endpoint {
     /// All of them, in the order of their discriminants.
-    pub(crate) const ALL: [Self; 14] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::GetState,
         Self::SaveState,
         Self::DeleteState,
@@ -41,7 +40,6 @@ impl Endpoint {
         Self::Health,
         Self::OutboundHealth,
         Self::Shutdown,
-        Self::Invoke,
     ];
 
     /// Dapr's names for the access rules: of the group, and of the path.
@@ -59,10 +57,17 @@ impl Endpoint {
             Self::Health => ("v1/healthz", "v1.0/healthz"),
             Self::OutboundHealth => ("v1/healthz", "v1.0/healthz/outbound"),
             Self::Shutdown => ("v1/shutdown", "v1.0/shutdown"),
-            Self::Invoke => ("v1/invoke", "v1.0/invoke/*"),
         }
     }
+
+    /// Health probes are neither traced nor asked for a token, and no rule can take them away.
+    pub(crate) fn is_probe(self) -> bool {
+        matches!(self, Self::Health | Self::OutboundHealth)
+    }
 }
+
+/// As [`Endpoint::names`], for invocation. That is no endpoint but what remains when none is found.
+pub(crate) const INVOKE_NAMES: (&str, &str) = ("v1/invoke", "v1.0/invoke/*");
 
 /// An endpoint with the parts of the path that it is about, still escaped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,11 +81,6 @@ impl<'p> Route<'p> {
     /// Store and key, unescaped. `None` if they are not UTF-8.
     pub(crate) fn decode(self) -> Option<(Cow<'p, str>, Cow<'p, str>)> {
         Some((codec::unescape(self.store)?, codec::unescape(self.key)?))
-    }
-
-    /// Health probes are neither traced nor asked for a token.
-    pub(crate) fn is_probe(self) -> bool {
-        matches!(self.endpoint, Endpoint::Health | Endpoint::OutboundHealth)
     }
 }
 
@@ -107,14 +107,11 @@ fn looks_unclean(path: &[u8]) -> bool {
     path.ends_with(b"/") || path.windows(2).any(|pair| pair[0] == b'/' && matches!(pair[1], b'/' | b'.'))
 }
 
-/// The endpoint that a clean path names for `method`. `None` leads to the invocation fallback, as in daprd.
+/// The endpoint that a clean path names for `method`. What names none is taken for an invocation, as in daprd.
 pub(crate) fn find<'p>(method: &Method, path: &'p str) -> Option<Route<'p>> {
     let mut segments = path.strip_prefix('/')?.split('/');
     let version = segments.next()?;
     let (group, first, second) = (segments.next()?, segments.next(), segments.next());
-    if group == "invoke" && version == "v1.0" {
-        return Some(Route { endpoint: Endpoint::Invoke, store: "", key: "" });
-    }
     if segments.next().is_some() {
         return None;
     }
@@ -161,7 +158,6 @@ mod tests {
         check(&Method::GET, "/v1.0/secrets/s/bulk", Some((Endpoint::BulkGetSecrets, "s", "")));
         check(&Method::PUT, "/v1.0/metadata/k", Some((Endpoint::SetMetadata, "", "k")));
         check(&Method::GET, "/v1.0/healthz/outbound", Some((Endpoint::OutboundHealth, "", "")));
-        check(&Method::PATCH, "/v1.0/invoke/a/method/b/c/d", Some((Endpoint::Invoke, "", "")));
     }
 
     #[test]
@@ -173,6 +169,7 @@ mod tests {
         }
         check(&Method::PATCH, "/v1.0/state/s", None);
         check(&Method::HEAD, "/v1.0/state/s/k", None);
+        check(&Method::GET, "/v1.0/invoke/a/method/b", None);
         check(&Method::POST, "/v1.0/state/s/query", None);
         check(&Method::POST, "/v1.0-alpha1/state/s/k", None);
         check(&Method::GET, "/v1.0-alpha1/invoke/a/method/b", None);

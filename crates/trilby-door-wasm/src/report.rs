@@ -109,12 +109,10 @@ fn refuse(import: &Interface, grants: &Grants) -> Option<Refusal> {
         ("trilby:dapr", "types" | "state" | "secrets" | "invoke" | "app") => needs_version(import, "0.2", "0.2.x"),
         ("wasi:logging", "logging") if import.version.as_deref() == Some("0.1.0-draft") => None,
         ("wasi:logging", "logging") => Some(Reason::Version { known: "0.1.0-draft" }),
-        ("wasi:io" | "wasi:clocks" | "wasi:random" | "wasi:cli" | "wasi:http", _) => {
+        // Interpreters import the file system whether their script uses it or not. Without a granted folder it is empty.
+        ("wasi:io" | "wasi:clocks" | "wasi:random" | "wasi:cli" | "wasi:http" | "wasi:filesystem", _) => {
             needs_version(import, "0.2", "0.2.x")
         }
-        ("wasi:filesystem", _) => needs_version(import, "0.2", "0.2.x").or_else(|| {
-            grants.dirs.is_empty().then_some(Reason::Grant { grant: "give the app a folder (dirs)" })
-        }),
         ("wasi:sockets", _) => needs_version(import, "0.2", "0.2.x").or_else(|| {
             grants.hosts.is_empty().then_some(Reason::Grant { grant: "give the app hosts to connect to (allowedHosts)" })
         }),
@@ -169,7 +167,7 @@ mod tests {
             ("trilby:dapr/horoscope@0.2.0", Some("trilby:dapr/horoscope@0.2.0, which this build does not have")),
             ("wasi:http/types@0.2.0-rc-2023-12-05", Some("wasi:http/types@0.2.0-rc-2023-12-05, which this build has only as 0.2.x")),
             ("wasi:nn/tensor@0.2.0", Some("wasi:nn/tensor@0.2.0, which this build does not have")),
-            ("wasi:filesystem/types@0.2.3", Some("wasi:filesystem/types@0.2.3, which needs a grant: give the app a folder (dirs)")),
+            ("wasi:filesystem/types@0.2.3", None),
             ("wasi:sockets/tcp@0.2.3", Some("wasi:sockets/tcp@0.2.3, which needs a grant: give the app hosts to connect to (allowedHosts)")),
         ] {
             let refusals = report(&[import], &[]).refusals;

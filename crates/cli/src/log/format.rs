@@ -72,7 +72,7 @@ impl Line<'_> {
             ("instance", instance),
             ("scope", self.scope),
             ("type", "log"),
-            ("ver", crate::VERSION),
+            ("ver", trilby::VERSION),
         ]);
         keys
     }
@@ -96,7 +96,7 @@ mod tests {
     fn text_has_daprds_keys_in_daprds_order() {
         let fields = [("component", "statestore".to_owned())];
         let text = line("dapr initialized. Status: Running. Init Elapsed 2ms", &fields).text("T:Z", "myapp", "host");
-        let ver = quoted(crate::VERSION);
+        let ver = quoted(trilby::VERSION);
         assert_eq!(
             text,
             format!(

@@ -3,9 +3,14 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use trilby::{Env, WasmSettings, quantity};
-use trilby_component::properties::duration;
-use trilby_runtime::configuration::{Directory, Isolation};
+use trilby::{
+    Env, WasmSettings,
+    component::properties::duration,
+    runtime::{
+        configuration::{Directory, Isolation},
+        quantity,
+    },
+};
 
 use super::{
     file,
@@ -163,7 +168,9 @@ fn folder_name() -> Option<String> {
 }
 
 impl WasmFlags {
-    fn settings(self) -> WasmSettings {
+    /// The same as settings of an app.
+    #[must_use]
+    pub fn settings(self) -> WasmSettings {
         WasmSettings {
             memory_bytes: self.max_memory,
             call_timeout: self.call_timeout,

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use trilby::{Env, WasmSettings, quantity};
+use trilby::{Env, WasmSettings, runtime::quantity};
 
 use super::settings::{Own, Shared};
 use crate::{

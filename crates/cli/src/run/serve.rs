@@ -1,6 +1,11 @@
 //! The life of a `trilby run`: start everything, wait for the end, end everything.
 
-use std::{process::ExitCode, time::{Duration, Instant}};
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
 
 use futures_util::{
     StreamExt as _,
@@ -8,17 +13,15 @@ use futures_util::{
     stream::FuturesUnordered,
 };
 use tokio::select;
-use trilby::{AppSpec, Builder, Embedded, Engine, Env, Limits, Trilby};
-use trilby_runtime::configuration::Layers;
+use trilby::{AppSpec, Builder, DoorSettings, Embedded, Engine, Env, Resources, Trilby, runtime::configuration::Layers};
 
 use super::{
     args::Plan,
     plan::{App, Doors, Program},
     process::Process,
-    tool,
+    tool::Loaded,
 };
 use crate::{
-    VERSION,
     listen::explain,
     log::Log,
     metrics::Metrics,
@@ -31,11 +34,18 @@ const GRACE: Duration = Duration::from_secs(5);
 /// Runs the plan. The exit code is that of the command, if it was about one.
 pub(super) async fn serve(plan: Plan, env: Env, engine: Engine, log: &Log) -> Result<ExitCode, String> {
     let mut signals = Signals::catch().map_err(|error| format!("signals cannot be caught: {error}"))?;
-    if let Some(tool) = tool::find(&plan, &engine).await? {
-        return select! {
-            code = tool.run(log) => code,
-            () = signals.end() => Ok(ExitCode::FAILURE),
+    let loaded = select! {
+        loaded = Loaded::of(&plan, &engine) => loaded?,
+        () = signals.end() => return Ok(ExitCode::FAILURE),
+    };
+    if let Some(loaded) = &loaded {
+        let ran = select! {
+            ran = loaded.run(&plan, &engine) => ran,
+            () = signals.end() => return Ok(ExitCode::FAILURE),
         };
+        if let Some(code) = ran {
+            return code;
+        }
     }
     let started = Instant::now();
     let metrics = listen_for_metrics(&plan.apps).await?;
@@ -55,7 +65,7 @@ pub(super) async fn serve(plan: Plan, env: Env, engine: Engine, log: &Log) -> Re
     tracing::info!("{} running after {} ms; end with ctrl-c", count(plan.apps.len()), started.elapsed().as_millis());
 
     let serve_metrics = async {
-        let mut served: FuturesUnordered<_> = metrics.iter().map(|metrics| metrics.serve(|| trilby.metrics())).collect();
+        let mut served: FuturesUnordered<_> = metrics.iter().map(|metrics| metrics.serve(|| trilby.metrics().render())).collect();
         match served.next().await {
             Some(never) => match never {},
             None => pending().await,
@@ -95,8 +105,8 @@ async fn listen_for_metrics(apps: &[App]) -> Result<Vec<Metrics>, String> {
 }
 
 async fn builder(plan: &Plan, env: Env, engine: Engine) -> Result<Builder, String> {
-    let mut builder = Trilby::builder().version(VERSION).engine(engine).strict(true);
-    builder = with_resources(builder, plan);
+    let mut builder = Trilby::builder().engine(engine).strict(true);
+    builder = with_resources(builder, plan)?;
     for app in &plan.apps {
         builder = builder.app(spec(app, &env).await?);
     }
@@ -115,12 +125,12 @@ async fn spec(app: &App, env: &Env) -> Result<AppSpec, String> {
         let configuration = layers.add_file(path, env).and_then(|()| layers.finish());
         spec = spec.configuration(configuration.map_err(|error| format!("app {id}: {error}"))?);
     }
-    spec = spec.namespace(app.namespace.as_deref().unwrap_or_default()).limits(Limits {
+    spec = spec.namespace(app.namespace.as_deref().unwrap_or_default()).doors(DoorSettings {
         max_body_bytes: app.max_body_bytes,
         max_header_bytes: app.max_header_bytes,
         api_token: app.api_token.clone(),
         drain_timeout: GRACE,
-        ..Limits::default()
+        ..DoorSettings::default()
     });
     if let Program::Wasm { ingress: Some(address), .. } = &app.program {
         spec = spec.ingress(address.resolve().await?);
@@ -219,13 +229,23 @@ async fn asked_by_signal(signals: &mut Signals) {
     }
 }
 
-/// Gives the runtime its resources: folders that apps name, and the embedded set for those that name none.
-fn with_resources(mut builder: Builder, plan: &Plan) -> Builder {
-    for folder in plan.apps.iter().flat_map(|app| &app.resources) {
-        builder = builder.resources_dir(folder);
+/// Gives the runtime its resources: each folder to the apps that name it, and the embedded set to those that name none.
+///
+/// A folder is read once, so that apps which name it share what it opens.
+fn with_resources(mut builder: Builder, plan: &Plan) -> Result<Builder, String> {
+    let mut folders: BTreeMap<&Path, Vec<String>> = BTreeMap::new();
+    for app in &plan.apps {
+        for folder in &app.resources {
+            folders.entry(folder).or_default().push(app.id.clone());
+        }
+    }
+    for (folder, app_ids) in folders {
+        let mut resources = Resources::strict();
+        resources.read_directory(folder).map_err(|error| error.to_string())?;
+        builder = builder.resources(resources.only_for(&app_ids));
     }
     if plan.apps.iter().any(|app| app.resources.is_empty()) {
         builder = builder.embedded(Embedded { dir: plan.embedded.clone() });
     }
-    builder
+    Ok(builder)
 }

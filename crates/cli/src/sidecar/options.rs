@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use trilby::{Env, quantity};
+use trilby::{Env, runtime::quantity};
 
 use crate::{
     apps::{Protocol, Server},

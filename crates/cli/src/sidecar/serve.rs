@@ -6,11 +6,10 @@ use std::{
 };
 
 use tokio::{select, time::sleep};
-use trilby::{AppSpec, Builder, Env, Limits, Trilby};
+use trilby::{AppSpec, Builder, DoorSettings, Env, Trilby};
 
 use super::options::Options;
 use crate::{
-    VERSION,
     apps::Server,
     listen::explain,
     metrics::Metrics,
@@ -56,7 +55,7 @@ pub(super) async fn serve(options: &Options, env: &Env, signals: &mut Signals) -
     };
     let serve_metrics = async {
         match &metrics {
-            Some(metrics) => metrics.serve(|| trilby.metrics()).await,
+            Some(metrics) => metrics.serve(|| trilby.metrics().render()).await,
             None => std::future::pending().await,
         }
     };
@@ -84,7 +83,7 @@ pub(super) async fn serve(options: &Options, env: &Env, signals: &mut Signals) -
 
 async fn builder(options: &Options, env: &Env) -> Result<Builder, String> {
     // A daprd skips what it cannot read, and says so.
-    let mut builder = Trilby::builder().version(VERSION).env(env.clone()).strict(false);
+    let mut builder = Trilby::builder().env(env.clone()).strict(false);
     for folder in &options.resources {
         builder = builder.resources_dir(folder);
     }
@@ -97,7 +96,7 @@ async fn builder(options: &Options, env: &Env) -> Result<Builder, String> {
 async fn app(options: &Options) -> Result<AppSpec, String> {
     let id = &options.app_id;
     let mut app = options.app.as_ref().map_or_else(|| AppSpec::caller(id), |server| server.spec(id));
-    app = app.namespace(options.namespace.as_deref().unwrap_or_default()).limits(Limits {
+    app = app.namespace(options.namespace.as_deref().unwrap_or_default()).doors(DoorSettings {
         max_body_bytes: options.max_body_bytes,
         max_header_bytes: options.max_header_bytes,
         api_token: options.api_token.clone(),

@@ -20,7 +20,9 @@ use futures_util::future;
 use redis::{RedisResult, Value as Reply};
 use trilby_component::{
     ComponentError, ErrorKind, Metadata, OpenRequest, Result,
-    state::{Consistency, DeleteRequest, Feature, GetRequest, Item, Operation, Query, QueryResult, SetRequest, StateStore},
+    state::{
+        Consistency, DeleteRequest, Feature, GetRequest, Item, Operation, Query, QueryResult, SetRequest, StateStore,
+    },
 };
 
 use self::{

@@ -50,13 +50,7 @@ pub(crate) fn get(key: &str) -> GetRequest {
 }
 
 pub(crate) fn set(key: &str, value: Value) -> SetRequest {
-    SetRequest {
-        key: key.to_owned(),
-        value,
-        etag: None,
-        options: WriteOptions::default(),
-        metadata: Metadata::new(),
-    }
+    SetRequest { key: key.to_owned(), value, etag: None, options: WriteOptions::default(), metadata: Metadata::new() }
 }
 
 pub(crate) fn delete(key: &str) -> DeleteRequest {

@@ -21,8 +21,7 @@ impl Proxy {
     pub(crate) async fn start(upstream: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("the listener is bound");
-        let mut proxy =
-            Self { address, upstream: upstream.to_owned(), frozen: watch::channel(false).0, running: None };
+        let mut proxy = Self { address, upstream: upstream.to_owned(), frozen: watch::channel(false).0, running: None };
         proxy.serve(listener);
         proxy
     }

@@ -41,10 +41,9 @@ fn get(store: &str, key: &str) -> GetStateRequest {
 }
 
 fn transact(store: &str, operations: Vec<(&str, StateItem)>) -> ExecuteStateTransactionRequest {
-    let operations = operations.into_iter().map(|(kind, item)| TransactionalStateOperation {
-        operation_type: kind.to_owned(),
-        request: Some(item),
-    });
+    let operations = operations
+        .into_iter()
+        .map(|(kind, item)| TransactionalStateOperation { operation_type: kind.to_owned(), request: Some(item) });
     ExecuteStateTransactionRequest {
         store_name: store.to_owned(),
         operations: operations.collect(),
@@ -94,7 +93,8 @@ async fn deletes_and_transactions_change_what_is_read() {
     let (mut client, _door) = client().await;
     let all = vec![item("a", b"1"), item("b", b"1"), item("c", b"1")];
     client.save_state(save("mem", all)).await.expect("saved");
-    let delete = DeleteStateRequest { store_name: "mem".to_owned(), key: "a".to_owned(), ..DeleteStateRequest::default() };
+    let delete =
+        DeleteStateRequest { store_name: "mem".to_owned(), key: "a".to_owned(), ..DeleteStateRequest::default() };
     client.delete_state(delete).await.expect("deleted");
     let delete = DeleteBulkStateRequest { store_name: "mem".to_owned(), states: vec![item("b", b"")] };
     client.delete_bulk_state(delete).await.expect("deleted");
@@ -124,7 +124,8 @@ fn check(answer: Result<(), Status>, code: Code, message: &str, reason: &str, ot
 async fn failed_reads_and_writes_are_told_as_daprd_tells_them() {
     let (mut client, _door) = client().await;
     client.save_state(save("mem", vec![item("a", b"1")])).await.expect("saved");
-    let first_write = Some(StateOptions { concurrency: StateConcurrency::ConcurrencyFirstWrite.into(), consistency: 0 });
+    let first_write =
+        Some(StateOptions { concurrency: StateConcurrency::ConcurrencyFirstWrite.into(), consistency: 0 });
     let exists = StateItem { options: first_write, ..item("a", b"2") };
     let mismatch = "possible etag mismatch. error from state store";
 
@@ -168,16 +169,27 @@ async fn failed_reads_and_writes_are_told_as_daprd_tells_them() {
     check(answer, Code::Internal, message, "ERR_STATE_DELETE", &[]);
 
     for (etag, code, cause) in [
-        ("9", Code::Aborted, "possible etag mismatch. error from state store: possible etag mismatch. error from state store: key=myapp||a"),
+        (
+            "9",
+            Code::Aborted,
+            "possible etag mismatch. error from state store: possible etag mismatch. error from state store: key=myapp||a",
+        ),
         ("bad", Code::InvalidArgument, "invalid etag value: invalid etag value: no number"),
     ] {
         let states = vec![item("x", b""), with_etag(item("a", b""), etag)];
         let request = DeleteBulkStateRequest { store_name: "mem".to_owned(), states };
         let answer = client.delete_bulk_state(request).await.map(drop);
-        check(answer, code, &format!("failed deleting state in state store mem: {cause}"), "ERR_STATE_BULK_DELETE", &[]);
+        check(
+            answer,
+            code,
+            &format!("failed deleting state in state store mem: {cause}"),
+            "ERR_STATE_BULK_DELETE",
+            &[],
+        );
     }
     let states = vec![item("x", b""), item("broken", b"")];
-    let answer = client.delete_bulk_state(DeleteBulkStateRequest { store_name: "mem".to_owned(), states }).await.map(drop);
+    let answer =
+        client.delete_bulk_state(DeleteBulkStateRequest { store_name: "mem".to_owned(), states }).await.map(drop);
     let message = "failed deleting state in state store mem: the store is down";
     check(answer, Code::Internal, message, "ERR_STATE_BULK_DELETE", &[]);
 }
@@ -202,7 +214,8 @@ async fn failed_transactions_and_queries_are_told_as_daprd_tells_them() {
     assert_eq!(info.metadata["maxOpsPerTransaction"], "3");
     let stale = vec![("upsert", with_etag(item("a", b"1"), "9"))];
     let answer = client.execute_state_transaction(transact("mem", stale)).await.map(drop);
-    let message = "error while executing state transaction: possible etag mismatch. error from state store: key=myapp||a";
+    let message =
+        "error while executing state transaction: possible etag mismatch. error from state store: key=myapp||a";
     check(answer, Code::Internal, message, "ERR_STATE_TRANSACTION", &[]);
     client.execute_state_transaction(transact("mem", vec![])).await.expect("nothing to do");
 

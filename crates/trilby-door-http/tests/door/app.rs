@@ -185,7 +185,7 @@ async fn an_endpoint_is_called_if_its_certificate_is_trusted() {
         Tls { root_ca: Some(CA.into()), certificate: Some(CERTIFICATE.into()), private_key: Some(KEY.into()) };
     let answer = send(trusted).await.expect("answers");
     assert_eq!(answer.headers()["line"], "HTTP/1.1 GET /hello");
-    let error = send(Tls::default()).await.err().expect("an unknown authority");
+    let error = send(Tls::default()).await.expect_err("an unknown authority");
     assert!(error.message.contains("tls: failed to verify certificate"), "{error}");
     assert!(error.message.starts_with(&format!("localhost:{port}: ")), "{error}");
 }

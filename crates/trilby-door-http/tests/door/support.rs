@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, MutexGuard},
 };
 
 use async_trait::async_trait;
@@ -28,14 +28,14 @@ use trilby_core::{
 };
 use trilby_door_http::{HttpDoor, Options};
 
+type Items = (u64, BTreeMap<String, Item>);
+
 /// A state store in memory. Its etags count writes.
 #[derive(Default)]
 pub(crate) struct Store {
-    items: Mutex<(u64, BTreeMap<String, Item>)>,
+    items: Mutex<Items>,
     transactional: bool,
 }
-
-type Items = (u64, BTreeMap<String, Item>);
 
 fn check(items: &Items, key: &str, etag: Option<&String>, concurrency: &Concurrency) -> Result<()> {
     let current = items.1.get(key).and_then(|item| item.etag.as_ref());
@@ -64,10 +64,14 @@ fn delete(items: &mut Items, request: &DeleteRequest) -> Result<()> {
 }
 
 impl Store {
+    fn lock(&self) -> MutexGuard<'_, Items> {
+        self.items.lock().expect("no test panics while it holds this")
+    }
+
     /// Puts bytes into the store that no HTTP caller could have saved.
     pub(crate) fn put_raw(&self, key: &str, value: &'static [u8]) {
         let item = Item { value: Bytes::from_static(value), etag: Some("raw".into()), metadata: Metadata::new() };
-        self.items.lock().unwrap().1.insert(key.to_owned(), item);
+        self.lock().1.insert(key.to_owned(), item);
     }
 }
 
@@ -81,15 +85,15 @@ impl StateStore for Store {
         if request.key.ends_with("broken") {
             return Err(ComponentError::new(ErrorKind::Unavailable, "the store is <down>"));
         }
-        Ok(self.items.lock().unwrap().1.get(&request.key).cloned())
+        Ok(self.lock().1.get(&request.key).cloned())
     }
 
     async fn set(&self, request: &SetRequest) -> Result<()> {
-        set(&mut self.items.lock().unwrap(), request)
+        set(&mut self.lock(), request)
     }
 
     async fn delete(&self, request: &DeleteRequest) -> Result<()> {
-        delete(&mut self.items.lock().unwrap(), request)
+        delete(&mut self.lock(), request)
     }
 
     async fn bulk_set(&self, requests: &[SetRequest]) -> Result<(), BulkError> {
@@ -100,7 +104,7 @@ impl StateStore for Store {
     }
 
     async fn transact(&self, operations: &[Operation], _: &Metadata) -> Result<()> {
-        let mut items = self.items.lock().unwrap();
+        let mut items = self.lock();
         let mut changed = items.clone();
         for operation in operations {
             match operation {

@@ -100,7 +100,7 @@ impl World {
     }
 
     pub(crate) fn register(&self, id: &str, app: impl AppChannel + 'static) {
-        self.apps.0.lock().unwrap().insert(id.to_owned(), Arc::new(app));
+        self.apps.0.lock().expect("no test panics while it holds this").insert(id.to_owned(), Arc::new(app));
     }
 }
 
@@ -157,13 +157,13 @@ pub(crate) struct Lines(Arc<Mutex<Vec<(Stream, String)>>>);
 
 impl Lines {
     pub(crate) fn take(&self) -> Vec<(Stream, String)> {
-        std::mem::take(&mut self.0.lock().unwrap())
+        std::mem::take(&mut self.0.lock().expect("no test panics while it holds this"))
     }
 }
 
 impl LogSink for Lines {
     fn line(&self, stream: Stream, line: &str) {
-        self.0.lock().unwrap().push((stream, line.to_owned()));
+        self.0.lock().expect("no test panics while it holds this").push((stream, line.to_owned()));
     }
 }
 
@@ -173,7 +173,7 @@ struct Apps(Mutex<HashMap<String, Arc<dyn AppChannel>>>);
 #[async_trait]
 impl NameResolver for Apps {
     async fn resolve(&self, id: &str, _: Option<&str>) -> Result<Option<Arc<dyn AppChannel>>, ChannelError> {
-        Ok(self.0.lock().unwrap().get(id).cloned())
+        Ok(self.0.lock().expect("no test panics while it holds this").get(id).cloned())
     }
 }
 
@@ -222,7 +222,7 @@ impl StateStore for MemoryState {
         if request.key.ends_with("broken") {
             return Err(ComponentError::new(ErrorKind::Unavailable, "no such disk"));
         }
-        let found = self.0.lock().unwrap().items.get(&request.key).cloned();
+        let found = self.0.lock().expect("no test panics while it holds this").items.get(&request.key).cloned();
         Ok(found.map(|(value, version)| Item {
             value,
             etag: Some(version.to_string()),
@@ -231,15 +231,15 @@ impl StateStore for MemoryState {
     }
 
     async fn set(&self, request: &SetRequest) -> ComponentResult<()> {
-        self.0.lock().unwrap().set(request)
+        self.0.lock().expect("no test panics while it holds this").set(request)
     }
 
     async fn delete(&self, request: &DeleteRequest) -> ComponentResult<()> {
-        self.0.lock().unwrap().delete(request)
+        self.0.lock().expect("no test panics while it holds this").delete(request)
     }
 
     async fn transact(&self, operations: &[Operation], _: &Metadata) -> ComponentResult<()> {
-        let mut items = self.0.lock().unwrap();
+        let mut items = self.0.lock().expect("no test panics while it holds this");
         let mut changed = items.clone();
         for operation in operations {
             match operation {

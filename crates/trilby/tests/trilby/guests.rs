@@ -1,6 +1,6 @@
 //! Apps that are Wasm guests, beside others and without a socket.
 
-use trilby::{AppSpec, Body, Engine, Trilby, WasmSettings, http::StatusCode, wasm};
+use trilby::{AppSpec, Body, Engine, Trilby, WasmSettings, http::{self, StatusCode}, wasm};
 
 use crate::support::{anywhere, echo, get, guest, post, send, text, with_memory};
 
@@ -8,7 +8,7 @@ use crate::support::{anywhere, echo, get, guest, post, send, text, with_memory};
 async fn a_guest_keeps_state_and_is_called_like_any_app() {
     let Some(inventory) = guest("inventory") else { return };
     let trilby = with_memory().app(AppSpec::wasm("inventory", inventory)).app(echo("a")).start().await.expect("starts");
-    let put = trilby::http::Request::put("/stock/tea").body(Body::from(r#"{"quantity": 3}"#)).expect("a request");
+    let put = http::Request::put("/stock/tea").body(Body::from(r#"{"quantity": 3}"#)).expect("a request");
     assert_eq!(trilby.invoke("inventory", put).await.expect("answers").status(), StatusCode::OK);
     let api = trilby.api("a").expect("it runs");
     let reserve = post("/reserve", r#"{"item": "tea", "quantity": 2}"#);
@@ -40,7 +40,7 @@ async fn two_runtimes_may_share_an_engine_and_nothing_else() {
         with_memory().engine(engine.clone()).app(app).start().await.expect("starts")
     };
     let (one, two) = (start().await, start().await);
-    let put = trilby::http::Request::put("/stock/tea").body(Body::from(r#"{"quantity": 3}"#)).expect("a request");
+    let put = http::Request::put("/stock/tea").body(Body::from(r#"{"quantity": 3}"#)).expect("a request");
     one.invoke("inventory", put).await.expect("answers");
     let stock = async |trilby: &Trilby| text(trilby.invoke("inventory", get("/stock/tea")).await.expect("answers")).await;
     assert_eq!(stock(&one).await, r#"{"quantity":3}"#);

@@ -4,6 +4,10 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use trilby::{
     AppSpec, Body, Builder, Ctx, Request, Response, Trilby,
+    component::{
+        Metadata,
+        state::{GetRequest, SetRequest, Value, WriteOptions},
+    },
     core::invoke::HttpClient as _,
     door_http::client::{Client, Tls},
     http::{self, StatusCode},
@@ -53,17 +57,19 @@ pub(crate) async fn send(request: Request) -> (StatusCode, String) {
 }
 
 pub(crate) async fn save(trilby: &Trilby, app: &str, key: &str, value: &'static str) {
-    let item = trilby::component::state::SetRequest {
+    let item = SetRequest {
         key: key.into(),
-        value: trilby::component::state::Value::Bytes(value.into()),
-        ..Default::default()
+        value: Value::Bytes(value.into()),
+        etag: None,
+        options: WriteOptions::default(),
+        metadata: Metadata::new(),
     };
     let store = trilby.api(app).expect("it runs").state.store("statestore").expect("loaded");
     store.save(&Ctx::default(), vec![item]).await.expect("saved");
 }
 
 pub(crate) async fn read(trilby: &Trilby, app: &str, key: &str) -> Option<String> {
-    let request = trilby::component::state::GetRequest { key: key.into(), ..Default::default() };
+    let request = GetRequest { key: key.into(), ..GetRequest::default() };
     let store = trilby.api(app).expect("it runs").state.store("statestore").expect("loaded");
     let item = store.get(&Ctx::default(), request).await.expect("readable");
     item.map(|item| String::from_utf8(item.value.to_vec()).expect("text"))

@@ -204,7 +204,10 @@ mod tests {
     #[test]
     fn settings_that_cannot_be_met_are_refused() {
         for (pairs, message) in [
-            (vec![("useAzureAD", "true")], "metadata useAzureAD and useAWSIAM are not supported; set user and password"),
+            (
+                vec![("useAzureAD", "true")],
+                "metadata useAzureAD and useAWSIAM are not supported; set user and password",
+            ),
             (
                 vec![("queryExecMode", "magic")],
                 "metadata queryExecMode: unknown variant `magic`, expected one of `cache_statement`, `cache_describe`, \

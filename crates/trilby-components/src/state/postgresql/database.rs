@@ -1,8 +1,10 @@
 //! Connections to PostgreSQL: a pool, a time limit for each operation, and what its errors mean.
 
-use std::{error::Error as _, future::Future, ops::Deref, time::Duration};
+use std::{error::Error as _, future::Future, io, ops::Deref, time::Duration};
 
-use deadpool_postgres::{Client, ClientWrapper, Hook, HookError, Manager, ManagerConfig, Pool, PoolError, RecyclingMethod};
+use deadpool_postgres::{
+    Client, ClientWrapper, Hook, HookError, Manager, ManagerConfig, Pool, PoolError, RecyclingMethod,
+};
 use tokio::time;
 use tokio_postgres::{
     Error, Row,
@@ -64,6 +66,11 @@ impl Database {
     pub(super) async fn lease(&self) -> Result<Lease> {
         match self.pool.get().await {
             Ok(client) => Ok(Lease(Some(client))),
+            Err(PoolError::Backend(error)) if is_disagreement(&error) => {
+                let cause = error.source().map(ToString::to_string).unwrap_or_default();
+                let message = format!("no connection to postgresql at {}: {cause}", self.name);
+                Err(ComponentError::new(ErrorKind::Denied, message))
+            }
             Err(PoolError::Backend(error)) => Err(self.explain(&error)),
             Err(error) => {
                 let message = format!("no connection to postgresql at {}: {error}", self.name);
@@ -128,6 +135,12 @@ impl Database {
         };
         ComponentError::new(kind, message).with_source(answer.clone())
     }
+}
+
+/// Whether the server answers, but client and server cannot agree: a password is asked for and none is set, or TLS is
+/// asked for and not there. Neither comes with a SQLSTATE.
+fn is_disagreement(error: &Error) -> bool {
+    error.as_db_error().is_none() && error.source().is_some_and(|cause| !cause.is::<io::Error>())
 }
 
 /// What a SQLSTATE means for the caller.

@@ -251,7 +251,8 @@ mod tests {
 
     #[test]
     fn both_forms_say_the_same() {
-        let keywords = "host=db.example port = 6000 user='o''neill' password='a b\\'c\\\\' database=dapr sslmode=disable";
+        let keywords =
+            "host=db.example port = 6000 user='o''neill' password='a b\\'c\\\\' database=dapr sslmode=disable";
         let url = "postgresql://o:a%20b%27c%5C@db.example:6000/dapr?sslmode=disable";
         let keywords = keywords.replace("'o''neill'", "o");
         assert_eq!(pairs(&keywords), pairs(url));

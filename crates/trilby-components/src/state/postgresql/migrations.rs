@@ -25,7 +25,10 @@ pub(super) struct Migrations<'a> {
 pub(super) enum Step<'a> {
     Run(String),
     /// Gives each row of `table` a number, in the order of `created_column`: pages of keys are cut by it.
-    NumberRows { table: &'a str, created_column: &'static str },
+    NumberRows {
+        table: &'a str,
+        created_column: &'static str,
+    },
 }
 
 impl Migrations<'_> {
@@ -108,9 +111,9 @@ async fn number_rows(database: &Database, client: &Lease, table: &str, created_c
                         WHERE a.attrelid = c.oid AND a.attname = 'row_id' AND a.attidentity <> '') \
                 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = to_regclass($1)";
     let rows = database.query(client, find, &[(&table, Type::TEXT)]).await?;
-    let row = rows
-        .first()
-        .ok_or_else(|| ComponentError::new(ErrorKind::Internal, format!("table {table} was created and is not there")))?;
+    let row = rows.first().ok_or_else(|| {
+        ComponentError::new(ErrorKind::Internal, format!("table {table} was created and is not there"))
+    })?;
     let (table, index, has_identity): (&str, &str, bool) = (row.get(0), row.get(1), row.get(2));
     let identity = if has_identity {
         String::new()

@@ -137,7 +137,9 @@ impl Config {
             .map(|text| Address::parse(text, self.redis_port))
             .collect::<Result<Vec<_>>>()?;
         match addresses.len() {
-            0 => Err(ComponentError::metadata("metadata redisHost is missing; set it to an address such as localhost:6379")),
+            0 => Err(ComponentError::metadata(
+                "metadata redisHost is missing; set it to an address such as localhost:6379",
+            )),
             2.. if self.redis_type == Topology::Node && !self.failover => Err(ComponentError::metadata(
                 "metadata redisHost has several addresses; set redisType to cluster, or failover to true",
             )),
@@ -155,7 +157,11 @@ impl Config {
 
     pub(super) fn min_pause(&self) -> Duration {
         let legacy = self.max_retry_backoff.map(|nanos| Interval::Of(Duration::from_nanos(nanos)));
-        self.redis_min_retry_interval.or(legacy).unwrap_or(Interval::Of(Duration::from_secs(2))).or_default(8).unwrap_or_default()
+        self.redis_min_retry_interval
+            .or(legacy)
+            .unwrap_or(Interval::Of(Duration::from_secs(2)))
+            .or_default(8)
+            .unwrap_or_default()
     }
 
     pub(super) fn max_pause(&self) -> Duration {
@@ -213,7 +219,9 @@ impl<'de> Deserialize<'de> for Interval {
             Ok(number) if number < 0 => return Ok(Self::Never),
             Ok(number) => Duration::from_millis(number.unsigned_abs()),
             Err(_) => duration::parse(&text).ok_or_else(|| {
-                D::Error::custom(format!("invalid value {text:?}, expected milliseconds or a duration such as 500ms or 3s"))
+                D::Error::custom(format!(
+                    "invalid value {text:?}, expected milliseconds or a duration such as 500ms or 3s"
+                ))
             })?,
         };
         Ok(if duration.is_zero() { Self::Default } else { Self::Of(duration) })
@@ -235,7 +243,9 @@ impl Address {
             None => (text, None),
             Some((host, own)) => {
                 let own = own.parse::<u16>().map_err(|_| {
-                    ComponentError::metadata(format!("metadata redisHost: {text:?} has no valid port, expected host:port"))
+                    ComponentError::metadata(format!(
+                        "metadata redisHost: {text:?} has no valid port, expected host:port"
+                    ))
                 })?;
                 (host, Some(own))
             }

@@ -44,7 +44,8 @@ impl Endpoint {
         let dial = Dial::new(config);
         let servers = if config.failover {
             let login = login(0, &config.sentinel_username, &config.sentinel_password);
-            let sentinels = addresses.iter().map(|address| dial.client(address, login.clone())).collect::<Result<_, _>>()?;
+            let sentinels =
+                addresses.iter().map(|address| dial.client(address, login.clone())).collect::<Result<_, _>>()?;
             Servers::Sentinels { sentinels, master_name: config.sentinel_master_name.clone(), dial }
         } else if config.redis_type == Topology::Cluster {
             Servers::Cluster(Box::new(dial.cluster(config, &addresses)?))
@@ -85,7 +86,8 @@ impl Endpoint {
             }
         };
         let modern = with_protocol(client, ProtocolVersion::RESP3)?;
-        let connected = modern.get_multiplexed_async_connection_with_config(&self.options().set_push_sender(watch)).await;
+        let connected =
+            modern.get_multiplexed_async_connection_with_config(&self.options().set_push_sender(watch)).await;
         let connection = match connected {
             Err(error) if !error.is_io_error() && error.kind() != ErrorKind::AuthenticationFailed => {
                 client.get_multiplexed_async_connection_with_config(&self.options()).await?

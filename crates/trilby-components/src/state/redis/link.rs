@@ -127,12 +127,15 @@ impl Link {
             }
             Failure::Server(ServerErrorKind::CrossSlot) => (
                 ErrorKind::InvalidRequest,
-                "the keys of a transaction are in different slots of the redis cluster; give them one {hash tag}".to_owned(),
+                "the keys of a transaction are in different slots of the redis cluster; give them one {hash tag}"
+                    .to_owned(),
             ),
             Failure::Io | Failure::ClusterConnectionNotFound | Failure::MasterNameNotFoundBySentinel => {
                 (ErrorKind::Unavailable, format!("error connecting to redis at {name}: {error}"))
             }
-            _ if had_no_effect(error) => (ErrorKind::Unavailable, format!("redis at {name} is not ready: {}", words(error))),
+            _ if had_no_effect(error) => {
+                (ErrorKind::Unavailable, format!("redis at {name} is not ready: {}", words(error)))
+            }
             _ => (ErrorKind::Internal, words(error)),
         };
         ComponentError::new(kind, message).with_source(error.clone())

@@ -99,7 +99,9 @@ impl<'a> Change<'a> {
             Action::Set { .. } if self.has_etag => ComponentError::etag_mismatch(format!("failed to set key {key}")),
             Action::Set { .. } => ComponentError::new(
                 ErrorKind::Internal,
-                format!("failed to set key {key}: it was saved with first-write, so it can only be changed with its etag"),
+                format!(
+                    "failed to set key {key}: it was saved with first-write, so it can only be changed with its etag"
+                ),
             ),
         }
     }
