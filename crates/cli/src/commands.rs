@@ -4,7 +4,10 @@ mod compile;
 mod components;
 mod inspect;
 
-use std::process::ExitCode;
+use std::{
+    io::{self, Write as _},
+    process::ExitCode,
+};
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
@@ -49,14 +52,15 @@ enum Command {
 const RUN_EXAMPLES: &str = "\
 Examples:
   trilby run app.wasm --app-port 8080
-      The app answers at http://localhost:8080. Its state is in ./.trilby/state.db, its secrets come from
-      ./.trilby/secrets.json.
-  trilby run app.wasm --app-port 8080 --resources-path ./resources --max-memory 64Mi --allow-host api.example.com
+      The app answers at http://localhost:8080. Its state is in ./.trilby/state.db, its secrets
+      come from ./.trilby/secrets.json.
+  trilby run app.wasm -p 8080 -d ./resources --max-memory 64Mi --allow-host api.example.com
       The same with components of your own, less memory, and one host outside that it may call.
   trilby run --app-id shop --app-port 3000 --dapr-http-port 3500 -- node app.js
       node app.js answers on port 3000 and finds Dapr's HTTP API on port 3500.
   trilby run -f dapr.yaml
-      Every app of the file, in one process; an app has `wasm: FILE`, a `command`, or an `appPort` where it listens.
+      Every app of the file, in one process. An app has `wasm: FILE`, or a `command`, or just an
+      `appPort` where it listens already.
   trilby run tool.wasm -- some arguments
       A program that is a command runs once; its exit code is trilby's.";
 
@@ -69,14 +73,25 @@ pub fn main() -> ExitCode {
         Command::Compile(args) => compile::compile(args),
         Command::Components(args) => components::list(&args),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Trilby::command(), "trilby", &mut std::io::stdout());
-            Ok(ExitCode::SUCCESS)
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Trilby::command(), "trilby", &mut script);
+            print(&String::from_utf8_lossy(&script))
         }
     };
     done.unwrap_or_else(|message| {
         eprintln!("error: {message}");
         ExitCode::FAILURE
     })
+}
+
+/// Prints what was asked for. Whoever stops reading, as `head` does, has enough.
+fn print(text: &str) -> Result<ExitCode, String> {
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(format!("cannot write to standard output: {error}"))
+        }
+        _ => Ok(ExitCode::SUCCESS),
+    }
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use crate::suggest;
 
 /// What follows a flag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Takes {
+pub(crate) enum Takes {
     /// Nothing, or `=true` and `=false`.
     Bool,
     /// One text; the last one counts.
@@ -21,7 +21,7 @@ pub enum Takes {
 
 /// A flag that a program knows.
 #[derive(Debug, Clone, Copy)]
-pub struct Flag {
+pub(crate) struct Flag {
     /// Without dashes.
     pub name: &'static str,
     pub takes: Takes,
@@ -29,7 +29,7 @@ pub struct Flag {
 
 /// The flags that were given, by name.
 #[derive(Debug, Default)]
-pub struct Given {
+pub(crate) struct Given {
     values: BTreeMap<&'static str, Vec<String>>,
     /// What is no flag and no flag's value.
     pub rest: Vec<String>,
@@ -37,7 +37,7 @@ pub struct Given {
 
 /// A command line that cannot be understood.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum UsageError {
+pub(crate) enum UsageError {
     #[error("unknown flag: --{name}{}", suggest::phrase(.nearest.as_deref().map(|name| format!("--{name}"))))]
     Unknown { name: String, nearest: Option<String> },
     #[error("flag needs an argument: --{0}")]
@@ -53,7 +53,7 @@ pub enum UsageError {
 ///
 /// # Errors
 /// For a flag that is not in `flags`, a flag without its value, or a value that is not what its flag takes.
-pub fn parse(flags: &[Flag], args: impl IntoIterator<Item = String>) -> Result<Given, UsageError> {
+pub(crate) fn parse(flags: &[Flag], args: impl IntoIterator<Item = String>) -> Result<Given, UsageError> {
     let mut given = Given::default();
     let mut args = args.into_iter();
     while let Some(arg) = args.next() {
@@ -62,7 +62,8 @@ pub fn parse(flags: &[Flag], args: impl IntoIterator<Item = String>) -> Result<G
             break;
         }
         // A dash alone, or before a single character, is no flag: daprd has none so short.
-        let Some(text) = arg.strip_prefix('-').map(|text| text.strip_prefix('-').unwrap_or(text)).filter(|t| !t.is_empty())
+        let Some(text) =
+            arg.strip_prefix('-').map(|text| text.strip_prefix('-').unwrap_or(text)).filter(|t| !t.is_empty())
         else {
             given.rest.push(arg);
             continue;
@@ -84,34 +85,28 @@ pub fn parse(flags: &[Flag], args: impl IntoIterator<Item = String>) -> Result<G
 }
 
 impl Given {
-    /// Whether the flag was given.
-    #[must_use]
-    pub fn has(&self, name: &str) -> bool {
-        self.values.contains_key(name)
-    }
-
     /// The last value of a flag, if it was given.
     #[must_use]
-    pub fn text(&self, name: &str) -> Option<&str> {
+    pub(crate) fn text(&self, name: &str) -> Option<&str> {
         self.values.get(name)?.last().map(String::as_str)
     }
 
     /// All values of a list, in order.
     #[must_use]
-    pub fn list(&self, name: &str) -> Vec<String> {
+    pub(crate) fn list(&self, name: &str) -> Vec<String> {
         let given = self.values.get(name).into_iter().flatten();
         given.flat_map(|value| value.split(',')).filter(|value| !value.is_empty()).map(str::to_owned).collect()
     }
 
     /// A boolean, if it was given.
     #[must_use]
-    pub fn bool(&self, name: &str) -> Option<bool> {
+    pub(crate) fn bool(&self, name: &str) -> Option<bool> {
         self.text(name).and_then(parse_bool)
     }
 
     /// A whole number, if it was given.
     #[must_use]
-    pub fn int(&self, name: &str) -> Option<i64> {
+    pub(crate) fn int(&self, name: &str) -> Option<i64> {
         self.text(name).and_then(|text| text.parse().ok())
     }
 }
@@ -194,7 +189,10 @@ mod tests {
             ("--zzz", "unknown flag: --zzz"),
             ("--app-id", "flag needs an argument: --app-id"),
             ("--enable-mtls=yes", "invalid argument \"yes\" for \"--enable-mtls\" flag: expected true or false"),
-            ("--app-max-concurrency x", "invalid argument \"x\" for \"--app-max-concurrency\" flag: expected a whole number"),
+            (
+                "--app-max-concurrency x",
+                "invalid argument \"x\" for \"--app-max-concurrency\" flag: expected a whole number",
+            ),
             (
                 "--hot-reload-reconcile-interval 5x",
                 "invalid argument \"5x\" for \"--hot-reload-reconcile-interval\" flag: expected a duration such as 30s",

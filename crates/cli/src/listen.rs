@@ -44,7 +44,8 @@ impl Address {
             return Ok(every_interface(self.port));
         }
         let unknown = |reason: &str| format!("cannot listen on {self} (port of --{}): {reason}", self.flag);
-        let mut found = lookup_host(self.to_string()).await.map_err(|error| unknown(&format!("unknown host: {error}")))?;
+        let mut found =
+            lookup_host(self.to_string()).await.map_err(|error| unknown(&format!("unknown host: {error}")))?;
         found.next().ok_or_else(|| unknown("the host has no address"))
     }
 
@@ -57,9 +58,11 @@ impl Address {
 
 /// What to say when a flag's port cannot be listened on. Port 0 is nobody's, so only the address is named then.
 #[must_use]
-pub fn refused(address: &str, port: u16, flag: &str, error: &io::Error) -> String {
+pub(crate) fn refused(address: &str, port: u16, flag: &str, error: &io::Error) -> String {
     if error.kind() == io::ErrorKind::AddrInUse {
-        format!("port {port} is in use, so {address} cannot be listened on; stop who has it or choose another with --{flag}")
+        format!(
+            "port {port} is in use, so {address} cannot be listened on; stop who has it or choose another with --{flag}"
+        )
     } else {
         format!("cannot listen on {address}: {error}; choose another with --{flag}")
     }
@@ -67,7 +70,7 @@ pub fn refused(address: &str, port: u16, flag: &str, error: &io::Error) -> Strin
 
 /// Why a runtime did not start, with the flag where it was for a port.
 #[must_use]
-pub fn explain(error: Error) -> String {
+pub(crate) fn explain(error: Error) -> String {
     let Error::Listen { app, listener, address, source } = error else { return error.to_string() };
     let flag = match listener {
         Listener::Http => "dapr-http-port",
@@ -81,7 +84,9 @@ pub fn explain(error: Error) -> String {
         }
         Place::Unix(path) => {
             let path = path.display();
-            format!("app {app}, {listener}: cannot listen on {path}: {source}; choose another folder with --unix-domain-socket")
+            format!(
+                "app {app}, {listener}: cannot listen on {path}: {source}; choose another folder with --unix-domain-socket"
+            )
         }
     }
 }

@@ -90,7 +90,7 @@ pub enum Format {
 
 /// Where lines go. Cheap to clone.
 #[derive(Clone)]
-pub struct Log(Arc<Shared>);
+pub(crate) struct Log(Arc<Shared>);
 
 struct Shared {
     options: Options,
@@ -103,7 +103,7 @@ impl Log {
     ///
     /// # Errors
     /// If the log file cannot be written, in words that name it.
-    pub fn open(options: Options) -> Result<Self, String> {
+    pub(crate) fn open(options: Options) -> Result<Self, String> {
         let out: Box<dyn Write + Send> = match &options.file {
             None => Box::new(io::stdout()),
             Some(path) => {
@@ -116,7 +116,7 @@ impl Log {
     }
 
     /// Makes this the place where the events of the whole process go. Call it once, in `main`.
-    pub fn install(&self) {
+    pub(crate) fn install(&self) {
         let level = self.0.options.level.filter();
         // What libraries say is of interest only when something is wrong with them.
         let others = level.min(LevelFilter::WARN);
@@ -126,17 +126,24 @@ impl Log {
 
     /// The least important level that is logged.
     #[must_use]
-    pub fn level(&self) -> Level {
+    pub(crate) fn level(&self) -> Level {
         self.0.options.level
     }
 
     /// Logs the error that ends the process.
-    pub fn fatal(&self, message: &str) {
-        self.write(&Line { level: Level::Fatal, app_id: None, scope: "dapr.runtime", message, fields: &[], source: Source::Runtime });
+    pub(crate) fn fatal(&self, message: &str) {
+        self.write(&Line {
+            level: Level::Fatal,
+            app_id: None,
+            scope: "dapr.runtime",
+            message,
+            fields: &[],
+            source: Source::Runtime,
+        });
     }
 
     /// Logs a line that an app printed, as it is.
-    pub fn printed(&self, app_id: &str, stream: &'static str, text: &str) {
+    pub(crate) fn printed(&self, app_id: &str, stream: &'static str, text: &str) {
         let level = Level::Info;
         if level >= self.0.options.level {
             let (app_id, source) = (Some(app_id), Source::App);

@@ -23,21 +23,25 @@ const MAX_CONNECTIONS: usize = 64;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// The port, taken before anything else runs.
-pub struct Metrics(TcpListener);
+pub(crate) struct Metrics(TcpListener);
 
 impl Metrics {
     /// # Errors
     /// If the port is in use, in words that name it and its flag.
-    pub async fn listen(address: &Address) -> Result<Self, String> {
+    pub(crate) async fn listen(address: &Address) -> Result<Self, String> {
         let listener = TcpListener::bind(address.resolve().await?).await.map_err(|error| address.refused(&error))?;
         let found: io::Result<_> = listener.local_addr();
         // daprd's words, which tools look for.
-        tracing::info!("metrics server started on {}:{}/", address.host, found.map_or(address.port, |found| found.port()));
+        tracing::info!(
+            "metrics server started on {}:{}/",
+            address.host,
+            found.map_or(address.port, |found| found.port())
+        );
         Ok(Self(listener))
     }
 
     /// Serves until it is dropped.
-    pub async fn serve(&self, render: impl Fn() -> String) -> Infallible {
+    pub(crate) async fn serve(&self, render: impl Fn() -> String) -> Infallible {
         let service = service_fn(|_| {
             let mut response = Response::new(Full::new(Bytes::from(render())));
             response.headers_mut().insert(CONTENT_TYPE, TEXT);

@@ -8,7 +8,7 @@ use tokio::{
 };
 
 /// Catches them from when it is made.
-pub struct Signals {
+pub(crate) struct Signals {
     interrupt: Signal,
     terminate: Signal,
     hang_up: Signal,
@@ -16,7 +16,7 @@ pub struct Signals {
 
 /// What is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wanted {
+pub(crate) enum Wanted {
     /// The end. Holds the signal's name in Go's words, which daprd logs.
     End(&'static str),
     /// A new beginning, with files read again.
@@ -26,7 +26,7 @@ pub enum Wanted {
 impl Signals {
     /// # Errors
     /// If the system has no room for another handler.
-    pub fn catch() -> io::Result<Self> {
+    pub(crate) fn catch() -> io::Result<Self> {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
@@ -35,7 +35,7 @@ impl Signals {
     }
 
     /// Waits for the next one. Loses none when it is dropped.
-    pub async fn next(&mut self) -> Wanted {
+    pub(crate) async fn next(&mut self) -> Wanted {
         select! {
             _ = self.interrupt.recv() => Wanted::End("interrupt"),
             _ = self.terminate.recv() => Wanted::End("terminated"),
@@ -44,7 +44,7 @@ impl Signals {
     }
 
     /// Waits for one that wants the end.
-    pub async fn end(&mut self) {
+    pub(crate) async fn end(&mut self) {
         while self.next().await == Wanted::Restart {}
     }
 }

@@ -2,7 +2,7 @@
 
 /// The known word nearest to `word`, unless none is near enough to be meant. Case and dashes count for nothing, so that
 /// `app-port` leads to `appPort`.
-pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let word = folded(word);
     let most = 1 + word.len() / 4;
     let measured = known.into_iter().map(|known| (distance(&word, &folded(known)), known));
@@ -10,7 +10,7 @@ pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
 }
 
 /// `; did you mean X?`, or nothing.
-pub fn phrase(nearest: Option<impl std::fmt::Display>) -> String {
+pub(crate) fn phrase(nearest: Option<impl std::fmt::Display>) -> String {
     nearest.map_or_else(String::new, |known| format!("; did you mean {known}?"))
 }
 

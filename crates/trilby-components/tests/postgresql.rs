@@ -44,6 +44,7 @@ impl Fixture {
     async fn try_open(&self, version: &str, more: &[(&str, &str)]) -> trilby_component::Result<Arc<dyn StateStore>> {
         let (table, prefix) = (format!("{}.state1", self.schema), format!("{}.", self.schema));
         let metadata_table = format!("{}.meta", self.schema);
+        // A property that is named twice counts with its last value.
         let mut properties = vec![
             ("connectionString", self.url.as_str()),
             ("tableName", &table),
@@ -488,6 +489,8 @@ async fn a_login_that_is_refused_is_denied() {
     let error = fixture.try_open("v2", &[("database", "nowhere")]).await.err().expect("no such database");
     assert_eq!(error.kind(), ErrorKind::InvalidMetadata, "{error}");
     assert!(error.to_string().contains("nowhere"), "{error}");
+    let error = fixture.try_open("v2", &[("tablePrefix", "no such ")]).await.err().expect("no such schema");
+    assert!(error.to_string().starts_with("tables at "), "{error}");
     fixture.end().await;
 }
 

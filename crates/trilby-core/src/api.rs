@@ -3,7 +3,7 @@
 use std::{ops::Deref, sync::Arc};
 
 use crate::{
-    Identity, health::Health, invoke::InvokeApi, metadata::MetadataApi, secrets::SecretsApi, state::StateApi,
+    Identity, health::Health, invoke::InvokeApi, metadata::MetadataApi, metrics::ErrorMeter, secrets::SecretsApi, state::StateApi,
 };
 
 /// The building blocks as one app may use them: scopes, key prefixes and secret scopes are already applied.
@@ -20,6 +20,8 @@ pub struct Blocks {
     pub metadata: MetadataApi,
     /// Whether it is ready.
     pub health: Health,
+    /// Counts the errors that doors answer with.
+    pub errors: Arc<ErrorMeter>,
 }
 
 /// A cheap handle on the blocks of one app.

@@ -11,7 +11,11 @@ use std::{
     time::Duration,
 };
 
+mod errors;
+
 use crate::Identity;
+
+pub use errors::ErrorMeter;
 
 /// An operation on a component.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,6 +108,7 @@ impl Meter {
 #[derive(Debug, Default)]
 pub struct Metrics {
     meters: Mutex<Vec<Arc<Meter>>>,
+    errors: Mutex<Vec<Arc<ErrorMeter>>>,
 }
 
 impl Metrics {
@@ -116,6 +121,16 @@ impl Metrics {
         );
         let meter = Arc::new(Meter { kind, labels, series: std::array::from_fn(|_| [Series::new(), Series::new()]) });
         self.lock().push(Arc::clone(&meter));
+        meter
+    }
+
+    /// A new meter for the errors that `app` is answered with. Dapr shows them only if a Configuration asks for it, with
+    /// `spec.metrics.recordErrorCodes`.
+    pub fn errors(&self, app: &Identity, shown: bool) -> Arc<ErrorMeter> {
+        let meter = Arc::new(ErrorMeter::new(app));
+        if shown {
+            self.errors.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&meter));
+        }
         meter
     }
 
@@ -132,6 +147,7 @@ impl Metrics {
             render_counts(&mut text, kind, &of_kind);
             render_latencies(&mut text, kind, &of_kind);
         }
+        errors::render(&mut text, &self.errors.lock().unwrap_or_else(PoisonError::into_inner));
         text
     }
 

@@ -105,6 +105,7 @@ impl<'a> Call<'a> {
     }
 
     fn fail(&self, error: &trilby_core::Error) -> http::Response<Reply> {
+        self.door.api.errors.record(error.code());
         error::log(error, &self.door.api.app.id, self.method);
         error::to_status(error).into_http()
     }

@@ -28,6 +28,7 @@ pub(crate) async fn forward<B: Incoming>(api: &Api, mut parts: Parts, body: B) -
     match api.invoke.proxy(&ctx, &target, request).await {
         Ok(response) => response.map(Reply::Stream),
         Err(error) => {
+            api.errors.record(error.code());
             error::log(&error, &api.app.id, &method);
             error::to_status(&error).into_http()
         }

@@ -170,7 +170,10 @@ impl HttpDoor {
             }
             None => return error::plain(StatusCode::NOT_FOUND, "404 page not found\n"),
         };
-        answered.unwrap_or_else(|error| error::respond(&error))
+        answered.unwrap_or_else(|error| {
+            self.0.api.errors.record(error.code());
+            error::respond(&error)
+        })
     }
 
     async fn call_block(&self, endpoint: Endpoint, call: &Call<'_>, body: Body) -> Result<Response> {

@@ -3,6 +3,7 @@
 mod answer;
 mod failure;
 mod http;
+mod http_async;
 mod service;
 
 use std::sync::Arc;
@@ -10,11 +11,12 @@ use std::sync::Arc;
 use ::http::uri::Authority;
 use async_trait::async_trait;
 use trilby_core::{Api, AppChannel, ChannelError, Ctx, Request, Response, invoke::HttpClient};
-use trilby_wasm::{
-    Blueprint, Engine, Grants, Isolation, Limits, Logs, LoadReason, Pool, Program, Source, Stats,
-};
+use trilby_wasm::{Blueprint, Engine, Grants, Isolation, Limits, LoadReason, Logs, Pool, Program, Source, Stats};
 use wasmtime::{Store, component::InstancePre};
-use wasmtime_wasi_http::p2::bindings::{Proxy, ProxyPre};
+use wasmtime_wasi_http::{
+    p2::bindings::{Proxy, ProxyPre},
+    p3::bindings::{Service, ServicePre},
+};
 
 use crate::{
     DaprHttp, Entry, LoadError, Report,
@@ -76,6 +78,7 @@ struct App {
 enum Guests {
     Service(Pool<Plan<ServiceAppPre<Guest>>>),
     Http(Pool<Plan<ProxyPre<Guest>>>),
+    HttpAsync(Pool<Plan<ServicePre<Guest>>>),
 }
 
 /// How an instance is made.
@@ -106,6 +109,19 @@ impl Blueprint for Plan<ProxyPre<Guest>> {
     }
 
     async fn instantiate(&self, store: &mut Store<Guest>) -> wasmtime::Result<Proxy> {
+        self.pre.instantiate_async(store).await
+    }
+}
+
+impl Blueprint for Plan<ServicePre<Guest>> {
+    type Data = Guest;
+    type Exports = Service;
+
+    fn data(&self) -> wasmtime::Result<Guest> {
+        self.seed.guest()
+    }
+
+    async fn instantiate(&self, store: &mut Store<Guest>) -> wasmtime::Result<Service> {
         self.pre.instantiate_async(store).await
     }
 }
@@ -143,10 +159,16 @@ impl WasmApp {
         let id: Arc<str> = api.app.id.as_str().into();
         let authority = id.parse().unwrap_or(Authority::from_static("localhost"));
         let max_body_bytes = options.max_body_bytes;
-        let guests = Guests::new(engine, pre, entry, options, api).map_err(|error| LoadReason::Link(error).of(program.name()))?;
+        let guests = Guests::new(engine, pre, entry, options, api)
+            .map_err(|error| LoadReason::Link(error).of(program.name()))?;
         guests.warm().await.map_err(|reason| LoadError::Start { name: program.name().to_owned(), reason })?;
         for unused in &report.unused_entries {
-            tracing::info!(app_id = &*id, used = entry.interface(), unused = unused.interface(), "guest has two ways in");
+            tracing::info!(
+                app_id = &*id,
+                used = entry.interface(),
+                unused = unused.interface(),
+                "guest has two ways in"
+            );
         }
         Ok(Self(Arc::new(App { id, authority, max_body_bytes, report, guests })))
     }
@@ -163,6 +185,7 @@ impl WasmApp {
         match &self.0.guests {
             Guests::Service(pool) => pool.stats(),
             Guests::Http(pool) => pool.stats(),
+            Guests::HttpAsync(pool) => pool.stats(),
         }
     }
 }
@@ -173,6 +196,7 @@ impl AppChannel for WasmApp {
         match &self.0.guests {
             Guests::Service(pool) => service::call(&self.0, pool, ctx, request).await,
             Guests::Http(pool) => http::call(&self.0, pool, ctx, request).await,
+            Guests::HttpAsync(pool) => http_async::call(&self.0, pool, ctx, request).await,
         }
     }
 }
@@ -195,6 +219,9 @@ impl Guests {
                 Self::Service(Pool::new(engine, Plan { pre: ServiceAppPre::new(pre)?, seed }, limits, isolation))
             }
             Entry::Http => Self::Http(Pool::new(engine, Plan { pre: ProxyPre::new(pre)?, seed }, limits, isolation)),
+            Entry::HttpAsync => {
+                Self::HttpAsync(Pool::new(engine, Plan { pre: ServicePre::new(pre)?, seed }, limits, isolation))
+            }
         })
     }
 
@@ -202,6 +229,7 @@ impl Guests {
         match self {
             Self::Service(pool) => pool.warm().await,
             Self::Http(pool) => pool.warm().await,
+            Self::HttpAsync(pool) => pool.warm().await,
         }
     }
 }

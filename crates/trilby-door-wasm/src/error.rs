@@ -10,6 +10,7 @@ use crate::{
 
 impl types::Host for Guest {
     fn convert_error(&mut self, error: Error) -> wasmtime::Result<types::Error> {
+        self.blocks().0.errors.record(error.code());
         Ok(types::Error {
             kind: kind(error.kind()),
             code: error.code().row().tag.to_owned(),
@@ -22,7 +23,9 @@ impl types::Host for Guest {
 /// item alone would fail with.
 pub(crate) fn of_item(code: Code, error: &ComponentError) -> types::Error {
     let kind = match error.kind() {
-        ComponentKind::InvalidRequest | ComponentKind::InvalidMetadata | ComponentKind::EtagInvalid => ErrorKind::Invalid,
+        ComponentKind::InvalidRequest | ComponentKind::InvalidMetadata | ComponentKind::EtagInvalid => {
+            ErrorKind::Invalid
+        }
         ComponentKind::EtagMismatch => ErrorKind::Conflict,
         ComponentKind::NotFound => ErrorKind::NotFound,
         ComponentKind::Denied => ErrorKind::Denied,

@@ -1,12 +1,12 @@
 //! From a program to something that can be instantiated: imports are checked, then linked, and no others.
 
-use trilby_wasm::{CallError, Engine, LoadError as ProgramError, LoadReason, Program};
+use trilby_wasm::{CallError, Engine, LoadError as ProgramError, LoadReason, Program, inspect::Interface};
 use wasmtime::component::{HasSelf, InstancePre, Linker};
 
 use crate::{
     bindings::{trilby::dapr, wasi::logging},
     guest::Guest,
-    report::{Refusal, Report},
+    report::{Refusal, Report, has_version},
 };
 
 /// Why a program is not run as an app. Each message names the program.
@@ -26,7 +26,8 @@ pub enum LoadError {
     },
     /// It exports nothing that could be called.
     #[error(
-        "{name}: is no app: it exports neither trilby:dapr/service@0.2 nor wasi:http/incoming-handler@0.2, only {exports}"
+        "{name}: is no app: an app exports trilby:dapr/service@0.2, wasi:http/incoming-handler@0.2 or \
+         wasi:http/handler@0.3, and this exports {exports}"
     )]
     NoEntry {
         /// The program.
@@ -63,8 +64,7 @@ pub(crate) fn link(engine: &Engine, program: &Program, report: &Report) -> Resul
 fn fill(mut linker: Linker<Guest>, report: &Report) -> wasmtime::Result<Linker<Guest>> {
     type Own = HasSelf<Guest>;
     let to = &mut linker;
-    let mut has_wasi = false;
-    let mut has_http = false;
+    let mut wasi = Wasi::default();
     for import in &report.surface.imports.interfaces {
         match import.name.as_str() {
             "trilby:dapr/types" => dapr::types::add_to_linker::<_, Own>(to, |guest| guest)?,
@@ -73,18 +73,46 @@ fn fill(mut linker: Linker<Guest>, report: &Report) -> wasmtime::Result<Linker<G
             "trilby:dapr/invoke" => dapr::invoke::add_to_linker::<_, Own>(to, |guest| guest)?,
             "trilby:dapr/app" => dapr::app::add_to_linker::<_, Own>(to, |guest| guest)?,
             "wasi:logging/logging" => logging::logging::add_to_linker::<_, Own>(to, |guest| guest)?,
-            // The rest is WASI, which comes in two parts. The checks above keep out what was not granted.
-            name => {
-                has_http |= name.starts_with("wasi:http/");
-                has_wasi |= !name.starts_with("wasi:http/");
-            }
+            _ => wasi.note(import),
         }
     }
-    if has_wasi {
-        wasmtime_wasi::p2::add_to_linker_async(to)?;
-    }
-    if has_http {
-        wasmtime_wasi_http::p2::add_only_http_to_linker_async(to)?;
-    }
+    wasi.add_to(to)?;
     Ok(linker)
+}
+
+/// The parts of WASI that a component uses, each linked as a whole. The checks above keep out what was not granted.
+#[derive(Default)]
+struct Wasi {
+    base: bool,
+    http: bool,
+    async_base: bool,
+    async_http: bool,
+}
+
+impl Wasi {
+    fn note(&mut self, import: &Interface) {
+        let part = match (has_version(import, "0.3"), import.name.starts_with("wasi:http/")) {
+            (false, false) => &mut self.base,
+            (false, true) => &mut self.http,
+            (true, false) => &mut self.async_base,
+            (true, true) => &mut self.async_http,
+        };
+        *part = true;
+    }
+
+    fn add_to(&self, linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
+        if self.base {
+            wasmtime_wasi::p2::add_to_linker_async(linker)?;
+        }
+        if self.http {
+            wasmtime_wasi_http::p2::add_only_http_to_linker_async(linker)?;
+        }
+        if self.async_base {
+            wasmtime_wasi::p3::add_to_linker(linker)?;
+        }
+        if self.async_http {
+            wasmtime_wasi_http::p3::add_to_linker(linker)?;
+        }
+        Ok(())
+    }
 }

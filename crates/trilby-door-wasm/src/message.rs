@@ -47,7 +47,10 @@ pub(crate) async fn request_to_wit(request: Request, max_body_bytes: usize) -> R
 }
 
 /// An answer for a guest.
-pub(crate) async fn response_to_wit(response: Response, max_body_bytes: usize) -> Result<types::Response, CollectError> {
+pub(crate) async fn response_to_wit(
+    response: Response,
+    max_body_bytes: usize,
+) -> Result<types::Response, CollectError> {
     let (parts, body) = response.into_parts();
     Ok(types::Response {
         status: parts.status.as_u16(),

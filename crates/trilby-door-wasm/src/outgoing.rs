@@ -13,11 +13,7 @@ use bytes::Bytes;
 use http::{Request as HttpRequest, Response as HttpResponse, Uri, uri::PathAndQuery};
 use http_body_util::BodyExt as _;
 use trilby_component::ErrorKind;
-use trilby_core::{
-    Api, Body, ChannelError, Ctx, Request, Response,
-    error::Kind,
-    invoke::HttpClient,
-};
+use trilby_core::{Api, Body, ChannelError, Ctx, Request, Response, error::Kind, invoke::HttpClient};
 use trilby_wasm::AllowedHosts;
 use wasmtime_wasi_http::{Error as HttpError, RequestOptions, WasiBody, WasiHttpHooks};
 
@@ -89,7 +85,11 @@ impl Routes {
         let app_id = &self.api.app.id;
         let host = request.uri().authority().map(ToString::to_string).unwrap_or_default();
         if !self.hosts.allows(request.uri()) {
-            tracing::warn!(app_id, host, "guest was denied a host; add it to the app's allowed hosts if it may call it");
+            tracing::warn!(
+                app_id,
+                host,
+                "guest was denied a host; add it to the app's allowed hosts if it may call it"
+            );
             return Err(HttpError::HttpRequestDenied);
         }
         let Some(client) = &self.outside else {
@@ -156,7 +156,9 @@ impl WasiHttpHooks for Outgoing {
 }
 
 /// A body as wasmtime takes it.
-pub(crate) fn to_wasi(body: impl http_body::Body<Data = Bytes, Error = trilby_core::body::BoxError> + Send + 'static) -> WasiBody {
+pub(crate) fn to_wasi(
+    body: impl http_body::Body<Data = Bytes, Error = trilby_core::body::BoxError> + Send + 'static,
+) -> WasiBody {
     body.map_err(|error| HttpError::InternalError(Some(error.to_string()))).boxed_unsync()
 }
 
@@ -217,6 +219,7 @@ mod tests {
             invoke: InvokeApi::new(app, Arc::new(Nobody), Default::default(), None),
             metadata: Default::default(),
             health: Health::default(),
+            errors: trilby_core::metrics::Metrics::default().errors(&Identity::new("a"), false),
         });
         let hosts = hosts.iter().map(|host| host.parse().expect("a host")).collect::<AllowedHosts>();
         let dapr_http = Some(DaprHttp { port: 3500, door: Arc::new(Nobody) });

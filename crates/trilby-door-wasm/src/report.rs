@@ -2,32 +2,45 @@
 
 use std::fmt;
 
-use trilby_wasm::{Grants, Program, inspect::{Interface, Side, Surface}};
+use trilby_wasm::{
+    Grants, Program,
+    inspect::{Interface, Side, Surface},
+};
 
 /// How calls reach a guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Entry {
     /// `trilby:dapr/service`: typed, whole bodies.
     Service,
+    /// `wasi:http/handler` of WASI 0.3: HTTP, streamed, async.
+    HttpAsync,
     /// `wasi:http/incoming-handler` of WASI 0.2: HTTP, streamed.
     Http,
 }
 
 impl Entry {
     /// The exports that make a component an app; the one that wins comes first.
-    const ALL: [Self; 2] = [Self::Service, Self::Http];
+    const ALL: [Self; 3] = [Self::Service, Self::HttpAsync, Self::Http];
 
     /// The exported interface, without its version.
     #[must_use]
     pub fn interface(self) -> &'static str {
         match self {
             Self::Service => "trilby:dapr/service",
+            Self::HttpAsync => "wasi:http/handler",
             Self::Http => "wasi:http/incoming-handler",
         }
     }
 
+    fn generation(self) -> &'static str {
+        match self {
+            Self::Service | Self::Http => "0.2",
+            Self::HttpAsync => "0.3",
+        }
+    }
+
     fn is_in(self, exports: &Side) -> bool {
-        exports.interface(self.interface()).is_some_and(|found| has_version(found, "0.2"))
+        exports.interface(self.interface()).is_some_and(|found| has_version(found, self.generation()))
     }
 }
 
@@ -105,28 +118,36 @@ impl Report {
 }
 
 fn refuse(import: &Interface, grants: &Grants) -> Option<Refusal> {
-    let reason = match import.name.split_once('/')? {
-        ("trilby:dapr", "types" | "state" | "secrets" | "invoke" | "app") => needs_version(import, "0.2", "0.2.x"),
-        ("wasi:logging", "logging") if import.version.as_deref() == Some("0.1.0-draft") => None,
-        ("wasi:logging", "logging") => Some(Reason::Version { known: "0.1.0-draft" }),
-        // Interpreters import the file system whether their script uses it or not. Without a granted folder it is empty.
-        ("wasi:io" | "wasi:clocks" | "wasi:random" | "wasi:cli" | "wasi:http" | "wasi:filesystem", _) => {
-            needs_version(import, "0.2", "0.2.x")
+    let reason = match import.name.split_once('/').unwrap_or((&import.name, "")) {
+        ("trilby:dapr", "types" | "state" | "secrets" | "invoke" | "app") => {
+            (!has_version(import, "0.2")).then_some(Reason::Version { known: "0.2.x" })
         }
-        ("wasi:sockets", _) => needs_version(import, "0.2", "0.2.x").or_else(|| {
-            grants.hosts.is_empty().then_some(Reason::Grant { grant: "give the app hosts to connect to (allowedHosts)" })
-        }),
+        ("wasi:logging", "logging") => {
+            (import.version.as_deref() != Some("0.1.0-draft")).then_some(Reason::Version { known: "0.1.0-draft" })
+        }
+        // Interpreters import the file system whether their script uses it or not. Without a granted folder it is empty.
+        (
+            "wasi:io" | "wasi:clocks" | "wasi:random" | "wasi:cli" | "wasi:http" | "wasi:filesystem" | "wasi:sockets",
+            _,
+        ) if !is_wasi(import) => Some(Reason::Version { known: "0.2.x and 0.3.x" }),
+        ("wasi:sockets", _) if grants.hosts.is_empty() => {
+            Some(Reason::Grant { grant: "give the app hosts to connect to (allowedHosts)" })
+        }
+        (
+            "wasi:io" | "wasi:clocks" | "wasi:random" | "wasi:cli" | "wasi:http" | "wasi:filesystem" | "wasi:sockets",
+            _,
+        ) => None,
         _ => Some(Reason::Unknown),
     };
     reason.map(|reason| Refusal { import: import.to_string(), reason })
 }
 
-fn needs_version(import: &Interface, generation: &str, known: &'static str) -> Option<Reason> {
-    (!has_version(import, generation)).then_some(Reason::Version { known })
+fn is_wasi(import: &Interface) -> bool {
+    has_version(import, "0.2") || has_version(import, "0.3")
 }
 
 /// Whether an interface is of a generation such as `0.2`. Within one, later versions only add.
-fn has_version(interface: &Interface, generation: &str) -> bool {
+pub(crate) fn has_version(interface: &Interface, generation: &str) -> bool {
     let patch = interface.version.as_deref().and_then(|version| version.strip_prefix(generation));
     patch.is_some_and(|patch| patch.starts_with('.') && !patch.contains('-'))
 }
@@ -153,6 +174,7 @@ mod tests {
         assert_eq!(both.entry, Some(Entry::Service));
         assert_eq!(both.unused_entries, [Entry::Http]);
         assert_eq!(report(&[], &["wasi:http/incoming-handler@0.2.12"]).entry, Some(Entry::Http));
+        assert_eq!(report(&[], &["wasi:http/handler@0.3.2"]).entry, Some(Entry::HttpAsync));
         assert_eq!(report(&[], &["wasi:cli/run@0.2.0"]).entry, None);
         assert_eq!(report(&[], &["trilby:dapr/service@0.9.0"]).entry, None);
     }
@@ -165,10 +187,16 @@ mod tests {
             ("wasi:logging/logging@0.1.0-draft", None),
             ("trilby:dapr/state@0.4.0", Some("trilby:dapr/state@0.4.0, which this build has only as 0.2.x")),
             ("trilby:dapr/horoscope@0.2.0", Some("trilby:dapr/horoscope@0.2.0, which this build does not have")),
-            ("wasi:http/types@0.2.0-rc-2023-12-05", Some("wasi:http/types@0.2.0-rc-2023-12-05, which this build has only as 0.2.x")),
+            (
+                "wasi:http/types@0.2.0-rc-2023-12-05",
+                Some("wasi:http/types@0.2.0-rc-2023-12-05, which this build has only as 0.2.x and 0.3.x"),
+            ),
             ("wasi:nn/tensor@0.2.0", Some("wasi:nn/tensor@0.2.0, which this build does not have")),
             ("wasi:filesystem/types@0.2.3", None),
-            ("wasi:sockets/tcp@0.2.3", Some("wasi:sockets/tcp@0.2.3, which needs a grant: give the app hosts to connect to (allowedHosts)")),
+            (
+                "wasi:sockets/tcp@0.2.3",
+                Some("wasi:sockets/tcp@0.2.3, which needs a grant: give the app hosts to connect to (allowedHosts)"),
+            ),
         ] {
             let refusals = report(&[import], &[]).refusals;
             assert_eq!(refusals.first().map(ToString::to_string).as_deref(), expect, "{import}");

@@ -18,7 +18,12 @@ use crate::{
 };
 
 impl state::Host for Guest {
-    async fn get(&mut self, store: String, key: String, options: Option<state::GetOptions>) -> Result<Option<state::Item>> {
+    async fn get(
+        &mut self,
+        store: String,
+        key: String,
+        options: Option<state::GetOptions>,
+    ) -> Result<Option<state::Item>> {
         let (consistency, metadata) = read_options(options);
         let request = GetRequest { key: key.clone(), consistency, metadata };
 
@@ -47,7 +52,13 @@ impl state::Host for Guest {
         Ok(found.into_iter().map(to_wit).collect())
     }
 
-    async fn save(&mut self, store: String, key: String, value: Vec<u8>, options: Option<state::WriteOptions>) -> Result<()> {
+    async fn save(
+        &mut self,
+        store: String,
+        key: String,
+        value: Vec<u8>,
+        options: Option<state::WriteOptions>,
+    ) -> Result<()> {
         let item = set_request(state::Write { key, value, options });
 
         let (api, ctx) = self.blocks();

@@ -27,18 +27,18 @@ pub struct Configuration {
     pub api: ApiAccess,
     /// Component types that are not loaded: `type` or `type/version`. `spec.components.deny`.
     pub denied_components: Vec<String>,
-    /// Preview features that are on, ordered by name.
+    /// Preview features that a Configuration turns on, ordered by name. None is on by itself.
     pub features: Vec<String>,
     /// What is logged of API calls. `spec.logging.apiLogging`.
     pub api_logging: ApiLogging,
     /// Whether anything is measured. Default true. `spec.metrics.enabled`.
     pub metrics_enabled: bool,
+    /// Whether the errors that the app is answered with are counted by code. Default false.
+    /// `spec.metrics.recordErrorCodes`.
+    pub record_error_codes: bool,
     /// Limits and grants of an app that is a Wasm guest. `spec.wasm`, ours.
     pub wasm: WasmSettings,
 }
-
-/// Features that are on unless a Configuration turns them off. Dapr lists them in its metadata.
-const DEFAULT_FEATURES: [&str; 2] = ["HotReload", "WorkflowsRemoteActivityReminder"];
 
 impl Default for Configuration {
     fn default() -> Self {
@@ -46,9 +46,10 @@ impl Default for Configuration {
             secret_scopes: BTreeMap::new(),
             api: ApiAccess::default(),
             denied_components: Vec::new(),
-            features: DEFAULT_FEATURES.map(str::to_owned).into(),
+            features: Vec::new(),
             api_logging: ApiLogging::default(),
             metrics_enabled: true,
+            record_error_codes: false,
             wasm: WasmSettings::default(),
         }
     }
@@ -137,7 +138,9 @@ impl Layers {
         let Manifest { kind, spec } = document.decode()?;
         if !matches!(kind.as_deref(), None | Some("Configuration")) {
             let found = kind.unwrap_or_default();
-            return Err(document.error(format!("a {found}, expected a Configuration; pass its directory as a resources path")));
+            return Err(
+                document.error(format!("a {found}, expected a Configuration; pass its directory as a resources path"))
+            );
         }
         // Each layer is checked on its own, where its name is known.
         spec.check().map_err(|message| StartError::Configuration { name: name.to_owned(), message })?;

@@ -82,7 +82,8 @@ async fn headers(pairs: &[Pair], resolver: &mut Resolver<'_>) -> Result<HeaderMa
     let mut headers = HeaderMap::new();
     for Pair { name, source } in pairs {
         let value = resolver.value(&format!("spec.headers {name}"), source).await?;
-        let illegal = |what| ComponentError::metadata(format!("spec.headers {name}: its {what} is not that of a header"));
+        let illegal =
+            |what| ComponentError::metadata(format!("spec.headers {name}: its {what} is not that of a header"));
         let header = HeaderName::try_from(name).map_err(|_| illegal("name"))?;
         headers.insert(header, HeaderValue::try_from(value).map_err(|_| illegal("value"))?);
     }

@@ -27,7 +27,10 @@ pub enum StartError {
         message: String,
     },
     /// One app would see two resources of the same kind and name.
-    #[error("duplicate {kind} {name} for app {app}: {first} and {second}; rename one, or scope them to different apps")]
+    #[error(
+        "duplicate {kind} {name} for app {app}: {} and {}; rename one, or scope them to different apps",
+        origins[0], origins[1]
+    )]
     Duplicate {
         /// The resources' kind.
         kind: &'static str,
@@ -35,10 +38,8 @@ pub enum StartError {
         name: String,
         /// The app that would see both.
         app: String,
-        /// Where the first one is.
-        first: Origin,
-        /// Where the second one is.
-        second: Origin,
+        /// Where they are.
+        origins: Box<[Origin; 2]>,
     },
     /// A component or an HTTP endpoint cannot be set up.
     #[error("{origin}: {resource}: {source}")]

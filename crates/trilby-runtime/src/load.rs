@@ -63,8 +63,7 @@ pub(crate) fn visible<'a, T: Scoped>(resources: &'a [Arc<T>], app: &Identity) ->
                 kind: T::KIND,
                 name: header.name.clone(),
                 app: app.id.clone(),
-                first: first.origin.clone(),
-                second: header.origin.clone(),
+                origins: Box::new([first.origin.clone(), header.origin.clone()]),
             });
         }
     }
@@ -108,7 +107,9 @@ impl Loader<'_> {
                         }
                         loaded.push(opened);
                     }
-                    Err(error) if component.ignore_errors => tracing::warn!(%error, "component not loaded, as ignoreErrors says"),
+                    Err(error) if component.ignore_errors => {
+                        tracing::warn!(%error, "component not loaded, as ignoreErrors says")
+                    }
                     Err(error) if failed.is_none() => failed = Some(error),
                     Err(error) => tracing::error!(%error, "component not loaded"),
                 }
@@ -128,7 +129,8 @@ impl Loader<'_> {
     ) -> Result<Arc<Opened>, StartError> {
         let secrets = secret_store(loaded, component.header.secret_store.as_deref());
         let mut resolver = Resolver::new(self.app, self.env, &component.header, secrets);
-        let properties = resolver.properties(&component.metadata).await.map_err(|cause| open::failed(component, cause))?;
+        let properties =
+            resolver.properties(&component.metadata).await.map_err(|cause| open::failed(component, cause))?;
         let is_same = |opened: &&Arc<Opened>| {
             Arc::ptr_eq(&opened.component, component) && opened.properties.iter().eq(properties.iter())
         };
@@ -144,7 +146,12 @@ impl Loader<'_> {
         let allowed = self.configuration.allows_component(&component.type_name, &component.version);
         if !allowed {
             let (name, r#type) = (&component.header.name, &component.type_name);
-            tracing::warn!(component = name, r#type, app_id = self.app.id, "component not loaded: the configuration denies its type");
+            tracing::warn!(
+                component = name,
+                r#type,
+                app_id = self.app.id,
+                "component not loaded: the configuration denies its type"
+            );
         }
         allowed
     }
@@ -172,7 +179,9 @@ fn needed_store(component: &Component) -> Option<&str> {
 
 /// The secret store of that name among what is open.
 pub(crate) fn secret_store<'a>(loaded: &'a [Arc<Opened>], name: Option<&str>) -> Option<&'a dyn SecretStore> {
-    loaded.iter().filter(|opened| Some(opened.component.header.name.as_str()) == name).find_map(|opened| match &opened.store {
+    loaded.iter().filter(|opened| Some(opened.component.header.name.as_str()) == name).find_map(|opened| match &opened
+        .store
+    {
         Store::Secret(store) => Some(&**store),
         Store::State { .. } => None,
     })

@@ -58,7 +58,11 @@ impl LocalApps {
 
 #[async_trait]
 impl NameResolver for LocalApps {
-    async fn resolve(&self, app_id: &str, namespace: Option<&str>) -> Result<Option<Arc<dyn AppChannel>>, ChannelError> {
+    async fn resolve(
+        &self,
+        app_id: &str,
+        namespace: Option<&str>,
+    ) -> Result<Option<Arc<dyn AppChannel>>, ChannelError> {
         let apps = self.read();
         let app = apps.get(app_id).filter(|app| app.namespace == namespace.unwrap_or("default"));
         Ok(app.map(|app| Arc::clone(&app.channel)))

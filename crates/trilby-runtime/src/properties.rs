@@ -66,8 +66,12 @@ impl<'a> Resolver<'a> {
         let store_name = self.header.secret_store.as_deref();
         let Some(store) = self.store else {
             return Err(match store_name {
-                None => format!("secretKeyRef {name:?} without auth.secretStore; name the component that holds the secret"),
-                Some(store) => format!("auth.secretStore {store:?} is not a secret store that this app has; its components may be scoped or missing"),
+                None => {
+                    format!("secretKeyRef {name:?} without auth.secretStore; name the component that holds the secret")
+                }
+                Some(store) => format!(
+                    "auth.secretStore {store:?} is not a secret store that this app has; its components may be scoped or missing"
+                ),
             });
         };
         let store_name = store_name.unwrap_or_default();
@@ -75,7 +79,8 @@ impl<'a> Resolver<'a> {
             let namespace = self.header.namespace.clone().unwrap_or_default();
             let metadata = Metadata::from([("namespace".to_owned(), namespace)]);
             let secret = store.get(name, &metadata).await;
-            self.read.insert(name.to_owned(), secret.map_err(|cause| format!("secret {name:?} of {store_name}: {cause}"))?);
+            self.read
+                .insert(name.to_owned(), secret.map_err(|cause| format!("secret {name:?} of {store_name}: {cause}"))?);
         }
         let secret = &self.read[name];
         match secret.get(key) {

@@ -200,7 +200,8 @@ impl Resources {
         let TypeMeta { api_version, kind } = document.decode()?;
         if !api_version.starts_with("dapr.io/") {
             if kind == "Component" || kind == "Configuration" || kind == "HTTPEndpoint" {
-                let found = if api_version.is_empty() { "no apiVersion".into() } else { format!("apiVersion {api_version}") };
+                let found =
+                    if api_version.is_empty() { "no apiVersion".into() } else { format!("apiVersion {api_version}") };
                 return Err(document.error(format!("a {kind} with {found}, expected {API_VERSION}")));
             }
             tracing::debug!(origin = %document.origin(), api_version, kind, "not a resource of Dapr's, skipped");
@@ -217,7 +218,9 @@ impl Resources {
             "Component" => self.components.push(Arc::new(component(document)?)),
             "HTTPEndpoint" => self.endpoints.push(Arc::new(endpoint(document)?)),
             // As in Dapr, a Configuration is chosen by whoever starts the app.
-            "Configuration" => tracing::info!(origin = %document.origin(), "not among the configuration files, skipped"),
+            "Configuration" => {
+                tracing::info!(origin = %document.origin(), "not among the configuration files, skipped")
+            }
             _ => return Err(document.error(format!("unknown kind {kind:?}; Dapr's kinds are {KNOWN_KINDS}"))),
         }
         Ok(())
@@ -235,7 +238,8 @@ fn narrow(scopes: &mut Vec<String>, app_ids: &[String]) -> bool {
 }
 
 fn is_yaml(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("yaml") || extension.eq_ignore_ascii_case("yml"))
+    path.extension()
+        .is_some_and(|extension| extension.eq_ignore_ascii_case("yaml") || extension.eq_ignore_ascii_case("yml"))
 }
 
 #[derive(Deserialize)]
@@ -275,7 +279,8 @@ impl<Spec> Manifest<Spec> {
         let name = self.metadata.name;
         // The name becomes a segment of a path.
         if name.is_empty() || name == "." || name == ".." || name.contains(['/', '%']) {
-            return Err(document.error(format!("metadata.name {name:?} must not be empty, '.' or '..', nor contain '/' or '%'")));
+            return Err(document
+                .error(format!("metadata.name {name:?} must not be empty, '.' or '..', nor contain '/' or '%'")));
         }
         let header = Header {
             origin: document.origin(),
@@ -307,8 +312,9 @@ fn component(document: &Document<'_>) -> Result<Component, StartError> {
     let (header, spec) = document.decode::<Manifest<Spec>>()?.split(document)?;
     let init_timeout = match spec.init_timeout.as_str() {
         "" => INIT_TIMEOUT,
-        text => trilby_component::properties::duration::parse(text)
-            .ok_or_else(|| document.error(format!("spec.initTimeout {text:?} is not a duration such as 5s or 1m30s")))?,
+        text => trilby_component::properties::duration::parse(text).ok_or_else(|| {
+            document.error(format!("spec.initTimeout {text:?} is not a duration such as 5s or 1m30s"))
+        })?,
     };
     Ok(Component {
         header,

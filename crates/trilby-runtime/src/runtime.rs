@@ -129,6 +129,7 @@ impl Runtime {
             invoke: InvokeApi::new(app.clone(), resolver, endpoints.into_iter().collect::<HashMap<_, _>>(), client),
             metadata: MetadataApi::new(facts),
             health: Health::default(),
+            errors: self.metrics.errors(&app, configuration.record_error_codes),
             app,
         }))
     }

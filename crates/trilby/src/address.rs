@@ -46,7 +46,8 @@ impl Bound {
             Address::Tcp(address) => TcpListener::bind(address).await.map(Self::Tcp),
             Address::Unix(path) => {
                 // A process that was killed leaves its file behind, and nobody answers there.
-                if UnixStream::connect(path).await.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
+                if UnixStream::connect(path).await.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+                {
                     std::fs::remove_file(path)?;
                 }
                 Ok(Self::Unix(UnixListener::bind(path)?, SocketFile(path.clone())))

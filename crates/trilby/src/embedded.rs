@@ -96,6 +96,9 @@ mod tests {
         let file = directory.path().join("file");
         fs::write(&file, "").expect("writable");
         let error = Embedded { dir: file.join("below") }.prepare().expect_err("a file is in the way").to_string();
-        assert!(error.starts_with(&format!("cannot prepare {}/below for the embedded components: ", file.display())), "{error}");
+        assert!(
+            error.starts_with(&format!("cannot prepare {}/below for the embedded components: ", file.display())),
+            "{error}"
+        );
     }
 }

@@ -14,7 +14,9 @@ pub enum Error {
     #[error(transparent)]
     Start(#[from] StartError),
     /// An address cannot be listened on.
-    #[error("app {app}: cannot listen on {address} for its {listener}: {source}; choose another address or stop who has it")]
+    #[error(
+        "app {app}: cannot listen on {address} for its {listener}: {source}; choose another address or stop who has it"
+    )]
     Listen {
         /// The app.
         app: String,

@@ -51,7 +51,8 @@ impl Host<'_> {
 
 fn limits(settings: &WasmSettings) -> Limits {
     let default = Limits::default();
-    let size = |setting: Option<u64>, default| setting.map_or(default, |size| usize::try_from(size).unwrap_or(usize::MAX));
+    let size =
+        |setting: Option<u64>, default| setting.map_or(default, |size| usize::try_from(size).unwrap_or(usize::MAX));
     Limits {
         memory_bytes: size(settings.memory_bytes, default.memory_bytes),
         table_elements: size(settings.table_elements.map(u64::from), default.table_elements),
@@ -125,7 +126,8 @@ mod tests {
     #[test]
     fn what_is_not_set_is_the_engines_default() {
         assert_eq!(limits(&WasmSettings::default()), Limits::default());
-        let settings = WasmSettings { memory_bytes: Some(1 << 20), max_concurrency: Some(2), ..WasmSettings::default() };
+        let settings =
+            WasmSettings { memory_bytes: Some(1 << 20), max_concurrency: Some(2), ..WasmSettings::default() };
         let limits = limits(&settings);
         assert_eq!((limits.memory_bytes, limits.max_concurrency), (1 << 20, 2));
         assert_eq!(limits.max_queue, Limits::default().max_queue);

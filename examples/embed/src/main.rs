@@ -32,7 +32,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
         println!("after: {:?}", store.get(&ctx, key()).await?.map(|item| item.value));
         println!("secret: {:?}", api.secrets.get(&ctx, "secretstore", "greeting", &Metadata::new()).await?);
 
-        println!("closure: {}", text(runtime.invoke("greeter", http::Request::get("/you").body(Body::Empty)?).await?).await?);
+        println!(
+            "closure: {}",
+            text(runtime.invoke("greeter", http::Request::get("/you").body(Body::Empty)?).await?).await?
+        );
         let stock = http::Request::put("/stock/tea").body(Body::from(r#"{"quantity": 3}"#))?;
         println!("guest: {}", text(api.invoke.call(&ctx, "inventory", stock).await?).await?);
     }

@@ -5,6 +5,8 @@ use std::{fs, path::PathBuf, process::ExitCode};
 use clap::Args;
 use trilby::wasm::{Engine, FetchLimits, Options, Source};
 
+use super::print;
+
 #[derive(Args)]
 pub(super) struct CompileArgs {
     /// Wasm program: a file, or a URL with file, http or https
@@ -23,10 +25,10 @@ pub(super) fn compile(args: CompileArgs) -> Result<ExitCode, String> {
     let runtime = tokio::runtime::Runtime::new().map_err(|error| format!("no threads to run on: {error}"))?;
     let wasm = runtime.block_on(source.fetch(&FetchLimits::default()));
     let wasm = wasm.map_err(|reason| reason.of(source.to_string()).to_string())?;
-    let code = Engine::new(Options::default()).precompile(&source.to_string(), &wasm).map_err(|error| error.to_string())?;
+    let code =
+        Engine::new(Options::default()).precompile(&source.to_string(), &wasm).map_err(|error| error.to_string())?;
     fs::write(&output, &code).map_err(|error| format!("cannot write {}: {error}", output.display()))?;
-    println!("{}: {} KiB of code for this kind of machine", output.display(), code.len() >> 10);
-    Ok(ExitCode::SUCCESS)
+    print(&format!("{}: {} KiB of code for this kind of machine\n", output.display(), code.len() >> 10))
 }
 
 fn default_output(program: &str) -> Option<PathBuf> {

@@ -3,8 +3,10 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use serde_json::json;
-use trilby::Catalog;
+use serde_json::{Value, json};
+use trilby::{Catalog, component::catalog::Entry};
+
+use super::print;
 
 #[derive(Args)]
 pub(super) struct ComponentsArgs {
@@ -16,16 +18,13 @@ pub(super) struct ComponentsArgs {
 /// Prints every component type.
 pub(super) fn list(args: &ComponentsArgs) -> Result<ExitCode, String> {
     let catalog = catalog();
+    let entries = catalog.entries();
     if args.json {
-        let entries = catalog.entries();
-        let list: Vec<_> = entries.map(|entry| json!({"type": entry.type_name, "version": entry.version, "about": entry.about})).collect();
-        println!("{:#}", json!(list));
-        return Ok(ExitCode::SUCCESS);
+        let entry = |entry: Entry| json!({"type": entry.type_name, "version": entry.version, "about": entry.about});
+        return print(&format!("{:#}\n", entries.map(entry).collect::<Value>()));
     }
-    for entry in catalog.entries() {
-        println!("{:<26} {:<4} {}", entry.type_name, entry.version, entry.about);
-    }
-    Ok(ExitCode::SUCCESS)
+    let line = |entry: Entry| format!("{:<26} {:<4} {}\n", entry.type_name, entry.version, entry.about);
+    print(&entries.map(line).collect::<String>())
 }
 
 fn catalog() -> Catalog {

@@ -12,6 +12,7 @@ use trilby::{
     },
 };
 
+use super::print;
 use crate::{
     env,
     run::{self, WasmFlags},
@@ -38,9 +39,9 @@ pub(super) fn inspect(args: InspectArgs) -> Result<ExitCode, String> {
     let program = runtime.block_on(engine.load(&source)).map_err(|error| error.to_string())?;
     let report = Report::of(&program, &grants);
     if args.json {
-        println!("{:#}", as_json(&program, &report));
+        print(&format!("{:#}\n", as_json(&program, &report)))?;
     } else {
-        print!("{}", as_text(&program, &report));
+        print(&as_text(&program, &report))?;
     }
     Ok(if report.refusals.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -49,10 +50,10 @@ pub(super) fn inspect(args: InspectArgs) -> Result<ExitCode, String> {
 fn way_in(program: &Program, report: &Report) -> &'static str {
     match (report.entry, program.kind()) {
         (Some(Entry::Service), _) => "an app, called through trilby:dapr/service",
-        (Some(Entry::Http), _) => "an app, called by HTTP through wasi:http",
+        (Some(Entry::Http | Entry::HttpAsync), _) => "an app, called by HTTP through wasi:http",
         (None, _) if run::is_command(program) => "a command, which runs once",
         (None, Kind::Module) => "a core module that is no command; make it a component to run it as an app",
-        (None, Kind::Component) => "no app: it exports neither trilby:dapr/service nor wasi:http/incoming-handler",
+        (None, Kind::Component) => "no app: it exports neither trilby:dapr/service nor a wasi:http handler",
     }
 }
 
@@ -78,15 +79,20 @@ fn as_text(program: &Program, report: &Report) -> String {
 fn side(text: &mut String, title: &str, side: &Side) {
     text.push_str(&format!("  {title}\n"));
     for interface in &side.interfaces {
-        let functions: Vec<_> = interface.functions.iter().map(|function| function.name.as_str()).collect();
-        text.push_str(&format!("    {:<44} {}\n", interface.to_string(), functions.join(" ")).replace(" \n", "\n"));
+        text.push_str(&format!("    {interface}{}\n", functions(interface)));
     }
-    for function in &side.functions {
-        text.push_str(&format!("    {}\n", function.name));
+    for name in side.functions.iter().map(|function| &function.name).chain(&side.others) {
+        text.push_str(&format!("    {name}\n"));
     }
-    for other in &side.others {
-        text.push_str(&format!("    {other}\n"));
+}
+
+/// The functions of an interface, but of WASI's, which everybody knows: `--json` has those too.
+fn functions(interface: &Interface) -> String {
+    if interface.name.starts_with("wasi:") || interface.functions.is_empty() {
+        return String::new();
     }
+    let names: Vec<_> = interface.functions.iter().map(|function| function.name.as_str()).collect();
+    format!(": {}", names.join(", "))
 }
 
 fn as_json(program: &Program, report: &Report) -> Value {

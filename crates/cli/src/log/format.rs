@@ -119,7 +119,10 @@ mod tests {
     fn a_terminal_gets_columns_and_an_apps_own_words() {
         let time = "2026-11-21T13:00:00.123456789Z";
         let fields = [("component", "a b".to_owned())];
-        assert_eq!(line("component loaded", &fields).console(time, "orders"), "13:00:00.123 info    orders | component loaded component=\"a b\"");
+        assert_eq!(
+            line("component loaded", &fields).console(time, "orders"),
+            "13:00:00.123 info    orders | component loaded component=\"a b\""
+        );
         let printed = Line { source: Source::App, ..line("hello", &[]) };
         assert_eq!(printed.console(time, "orders"), "13:00:00.123         orders | hello");
     }

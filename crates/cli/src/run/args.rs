@@ -36,8 +36,6 @@ pub struct RunArgs {
     own: Own,
     #[command(flatten)]
     shared: Shared,
-    #[command(flatten)]
-    wasm: WasmFlags,
     /// Log a JSON object a line
     #[arg(long)]
     log_as_json: bool,
@@ -47,6 +45,8 @@ pub struct RunArgs {
     /// Command to run as an ordinary app, after `--`; with a Wasm program: its arguments
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<String>,
+    #[command(flatten)]
+    wasm: WasmFlags,
 }
 
 /// Limits and grants of a Wasm app.
@@ -159,7 +159,9 @@ fn check_program(program: &str) -> Result<(), String> {
     if is_wasm || std::path::Path::new(program).is_file() {
         return Ok(());
     }
-    Err(format!("{program}: no such file; give a Wasm file, or put a command behind two dashes: trilby run -- {program}"))
+    Err(format!(
+        "{program}: no such file; give a Wasm file, or put a command behind two dashes: trilby run -- {program}"
+    ))
 }
 
 fn folder_name() -> Option<String> {
@@ -228,18 +230,23 @@ mod tests {
 
     #[test]
     fn a_wasm_app_is_named_after_its_file() {
-        let plan = plan("dir/shop.wasm --app-port 8080 --max-memory 64Mi --allow-host a.b --dir /x:/y:rw -- a b").expect("valid");
+        let plan = plan("dir/shop.wasm --app-port 8080 --max-memory 64Mi --allow-host a.b --dir /x:/y:rw -- a b")
+            .expect("valid");
         assert_eq!(plan.apps[0].id, "shop");
         assert_eq!(plan.arguments, ["a", "b"]);
         let plan::Program::Wasm { settings, ingress, .. } = &plan.apps[0].program else { panic!("a Wasm app") };
         assert_eq!(ingress.as_ref().map(|address| address.port), Some(8080));
-        assert_eq!((settings.memory_bytes, settings.allowed_hosts.as_slice()), (Some(64 << 20), &["a.b".to_owned()][..]));
+        assert_eq!(
+            (settings.memory_bytes, settings.allowed_hosts.as_slice()),
+            (Some(64 << 20), &["a.b".to_owned()][..])
+        );
         assert_eq!(settings.directories, [Directory { host: "/x".into(), guest: "/y".into(), writable: true }]);
     }
 
     #[test]
     fn options_have_the_short_names_of_dapr_run() {
-        let plan = plan("-a shop -p 9000 -P grpc -H 3601 -G 3602 -d res -d more -c config.yaml -- python3 app.py").expect("valid");
+        let plan = plan("-a shop -p 9000 -P grpc -H 3601 -G 3602 -d res -d more -c config.yaml -- python3 app.py")
+            .expect("valid");
         let app = &plan.apps[0];
         assert_eq!((app.id.as_str(), app.resources.len()), ("shop", 2));
         assert_eq!(app.configuration, Some("config.yaml".into()));
@@ -249,7 +256,10 @@ mod tests {
     #[test]
     fn mistakes_are_answered_with_the_fix() {
         for (line, expect) in [
-            ("app.py", "app.py: no such file; give a Wasm file, or put a command behind two dashes: trilby run -- app.py"),
+            (
+                "app.py",
+                "app.py: no such file; give a Wasm file, or put a command behind two dashes: trilby run -- app.py",
+            ),
             ("--log-level loud", "log-level: found \"loud\"; use debug, info, warn, error or fatal"),
             ("-f /no/such.yaml", "/no/such.yaml: no such file; give the multi-app file with -f"),
         ] {

@@ -19,7 +19,7 @@ const TOP_LEVEL: [&str; 4] = ["version", "name", "common", "apps"];
 
 /// A file that was read: every path in it absolute, or as absolute as the file's own.
 #[derive(Debug, PartialEq)]
-pub struct File {
+pub(super) struct File {
     /// Folder of the file.
     pub folder: PathBuf,
     pub common: Shared,
@@ -30,7 +30,7 @@ pub struct File {
 /// What is wrong with a file, and where.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}: {message}", path.display())]
-pub struct Invalid {
+pub(super) struct Invalid {
     pub path: PathBuf,
     pub message: String,
 }
@@ -39,7 +39,7 @@ pub struct Invalid {
 ///
 /// # Errors
 /// If it is not there, is not YAML, or says what cannot be understood. Nothing is passed over in silence.
-pub fn read(path: &Path) -> Result<File, Invalid> {
+pub(super) fn read(path: &Path) -> Result<File, Invalid> {
     let path = if path.is_dir() { path.join(NAME) } else { path.to_owned() };
     let invalid = |message| Invalid { path: path.clone(), message };
     let text = std::fs::read_to_string(&path).map_err(|error| match error.kind() {
@@ -97,7 +97,9 @@ fn app(entry: Value, place: &str, common: &Shared, base: &Path) -> Result<(Own, 
     check_keys(&entry, &known, place)?;
     let mut own: Own = decode(&entry, fields::<Own>(), place)?;
     let shared: Shared = decode(&entry, fields::<Shared>(), place)?;
-    for (key, value) in [("containerImage", &own.container_image), ("containerImagePullPolicy", &own.container_image_pull_policy)] {
+    for (key, value) in
+        [("containerImage", &own.container_image), ("containerImagePullPolicy", &own.container_image_pull_policy)]
+    {
         if value.is_some() {
             tracing::debug!("{place}: {key} is for Kubernetes and has no effect");
         }
@@ -141,7 +143,9 @@ fn check_ids(apps: &[(Own, Shared)]) -> Result<(), String> {
     for (index, (app, _)) in apps.iter().enumerate() {
         if let Some(first) = apps[..index].iter().position(|(other, _)| other.app_id == app.app_id) {
             let id = app.app_id.as_deref().unwrap_or_default();
-            return Err(format!("apps[{first}] and apps[{index}] have the same appID {id}; every app needs one of its own"));
+            return Err(format!(
+                "apps[{first}] and apps[{index}] have the same appID {id}; every app needs one of its own"
+            ));
         }
     }
     Ok(())
@@ -195,7 +199,11 @@ fn check_keys(map: &Mapping, known: &[&str], place: &str) -> Result<(), String> 
 /// Decodes what is known of a mapping, key by key first: the decoder itself does not say which one it did not like.
 fn decode<T: DeserializeOwned>(map: &Mapping, known: &[&str], place: &str) -> Result<T, String> {
     let is_known = |key: &Value| key.as_str().is_some_and(|key| known.contains(&key));
-    let ours: Mapping = map.iter().filter(|(key, value)| is_known(key) && !value.is_null()).map(|(k, v)| (k.clone(), v.clone())).collect();
+    let ours: Mapping = map
+        .iter()
+        .filter(|(key, value)| is_known(key) && !value.is_null())
+        .map(|(k, v)| (k.clone(), v.clone()))
+        .collect();
     for (key, value) in &ours {
         let one: Mapping = [(key.clone(), value.clone())].into_iter().collect();
         let key = key.as_str().unwrap_or_default();

@@ -70,7 +70,8 @@ impl App {
     /// A text for people that names the app, the setting and what it may be.
     pub fn new(own: Own, shared: Shared, env: &Env) -> Result<Self, String> {
         let id = own.app_id.clone().unwrap_or_default();
-        Self::check(&id, own, shared, env).map_err(|message| if id.is_empty() { message } else { format!("app {id}: {message}") })
+        Self::check(&id, own, shared, env)
+            .map_err(|message| if id.is_empty() { message } else { format!("app {id}: {message}") })
     }
 
     fn check(id: &str, own: Own, shared: Shared, env: &Env) -> Result<Self, String> {
@@ -107,7 +108,9 @@ fn check_id(id: &str) -> Result<(), String> {
         return Err("an app needs an id; give it one with --app-id".into());
     }
     if id.contains(['.', '/', ':']) || id.contains(char::is_whitespace) {
-        return Err(format!("app id {id:?} must not contain dots, slashes, colons or spaces; choose another with --app-id"));
+        return Err(format!(
+            "app id {id:?} must not contain dots, slashes, colons or spaces; choose another with --app-id"
+        ));
     }
     Ok(())
 }
@@ -168,7 +171,9 @@ fn check_ports(program: &Program, doors: &Doors) -> Result<(), String> {
     let (Program::Server(server), Doors::Ports { http, grpc, .. }) = (program, doors) else { return Ok(()) };
     match http.iter().chain(grpc).find(|address| address.port == server.port) {
         None => Ok(()),
-        Some(Address { flag, port, .. }) => Err(format!("{flag} and app-port are both {port}; choose another for one of them")),
+        Some(Address { flag, port, .. }) => {
+            Err(format!("{flag} and app-port are both {port}; choose another for one of them"))
+        }
     }
 }
 
@@ -186,7 +191,7 @@ fn size(name: &str, text: Option<&str>) -> Result<Option<usize>, String> {
 
 /// The id of an app that has none: the name of its program.
 #[must_use]
-pub fn id_of_program(source: &str) -> Option<String> {
+pub(super) fn id_of_program(source: &str) -> Option<String> {
     let file = source.split(['?', '#']).next()?.rsplit('/').next()?;
     let stem = Path::new(file).file_stem()?.to_str()?.replace('.', "-");
     (!stem.is_empty()).then_some(stem)
@@ -219,7 +224,8 @@ mod tests {
 
     #[test]
     fn an_ordinary_app_gets_free_ports() {
-        let ordinary = app("{appID: a, command: [x], appPort: 9000}", "{appProtocol: grpc, env: {A: b}}").expect("valid");
+        let ordinary =
+            app("{appID: a, command: [x], appPort: 9000}", "{appProtocol: grpc, env: {A: b}}").expect("valid");
         assert_eq!(ports(&ordinary), (vec![0], vec![0]));
         assert_eq!(ordinary.namespace.as_deref(), Some("prod"));
         let Program::Server(server) = ordinary.program else { panic!("a server") };
@@ -240,13 +246,33 @@ mod tests {
     fn what_cannot_be_is_named_with_the_app() {
         for (own, shared, expect) in [
             ("{}", "{}", "an app needs an id; give it one with --app-id"),
-            ("{appID: a.b}", "{}", "app a.b: app id \"a.b\" must not contain dots, slashes, colons or spaces; choose another with --app-id"),
+            (
+                "{appID: a.b}",
+                "{}",
+                "app a.b: app id \"a.b\" must not contain dots, slashes, colons or spaces; choose another with --app-id",
+            ),
             ("{appID: a, appPort: 70000}", "{}", "app a: app-port: found 70000; ports go to 65535"),
-            ("{appID: a, appPort: 1}", "{appProtocol: ftp}", "app a: app-protocol: found \"ftp\"; use http, https, h2c, grpc or grpcs"),
+            (
+                "{appID: a, appPort: 1}",
+                "{appProtocol: ftp}",
+                "app a: app-protocol: found \"ftp\"; use http, https, h2c, grpc or grpcs",
+            ),
             ("{appID: a}", "{maxBodySize: big}", "app a: max-body-size: found \"big\"; use a size such as 4Mi"),
-            ("{appID: a, appPort: 5, daprGRPCPort: 5}", "{}", "app a: dapr-grpc-port and app-port are both 5; choose another for one of them"),
-            ("{appID: a, httpListen: '1'}", "{}", "app a: http-listen is for Wasm apps; an ordinary app listens by itself, on --app-port"),
-            ("{appID: a, wasm: a.wasm, httpListen: x}", "{}", "app a: http-listen: found \"x\"; use an address such as 0.0.0.0:8080"),
+            (
+                "{appID: a, appPort: 5, daprGRPCPort: 5}",
+                "{}",
+                "app a: dapr-grpc-port and app-port are both 5; choose another for one of them",
+            ),
+            (
+                "{appID: a, httpListen: '1'}",
+                "{}",
+                "app a: http-listen is for Wasm apps; an ordinary app listens by itself, on --app-port",
+            ),
+            (
+                "{appID: a, wasm: a.wasm, httpListen: x}",
+                "{}",
+                "app a: http-listen: found \"x\"; use an address such as 0.0.0.0:8080",
+            ),
         ] {
             assert_eq!(app(own, shared).expect_err(own), expect);
         }
@@ -254,7 +280,9 @@ mod tests {
 
     #[test]
     fn a_program_gives_its_name() {
-        for (source, expect) in [("dir/orders.wasm", Some("orders")), ("https://h/a.v1.wasm?x=1", Some("a-v1")), ("", None)] {
+        for (source, expect) in
+            [("dir/orders.wasm", Some("orders")), ("https://h/a.v1.wasm?x=1", Some("a-v1")), ("", None)]
+        {
             assert_eq!(id_of_program(source).as_deref(), expect, "{source}");
         }
     }

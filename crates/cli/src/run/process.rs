@@ -22,7 +22,7 @@ const LINE_BYTES: usize = 64 << 10;
 const OUTPUT_TIME: Duration = Duration::from_millis(200);
 
 /// A command that was started. Killed with its group when dropped.
-pub struct Process {
+pub(super) struct Process {
     pub app_id: String,
     child: Child,
     group: Pid,
@@ -34,8 +34,9 @@ impl Process {
     ///
     /// # Errors
     /// If there is no such program or folder, in words that name it.
-    pub fn start(app_id: &str, command: &Command, env: Vec<(&str, String)>, log: &Log) -> Result<Self, String> {
-        let (program, args) = command.words.split_first().ok_or_else(|| format!("app {app_id}: the command is empty"))?;
+    pub(super) fn start(app_id: &str, command: &Command, env: Vec<(&str, String)>, log: &Log) -> Result<Self, String> {
+        let (program, args) =
+            command.words.split_first().ok_or_else(|| format!("app {app_id}: the command is empty"))?;
         let mut child = tokio::process::Command::new(program)
             .args(args)
             .current_dir(&command.folder)
@@ -60,7 +61,7 @@ impl Process {
     }
 
     /// Waits until it ends by itself. Dropping the future leaves it running.
-    pub async fn ended(&mut self) -> Option<ExitStatus> {
+    pub(super) async fn ended(&mut self) -> Option<ExitStatus> {
         let status = self.child.wait().await.ok();
         let drained = async { while self.output.join_next().await.is_some() {} };
         timeout(OUTPUT_TIME, drained).await.ok();
@@ -68,7 +69,7 @@ impl Process {
     }
 
     /// Asks it to end, and makes it when it does not within `grace`.
-    pub async fn stop(mut self, grace: Duration) {
+    pub(super) async fn stop(mut self, grace: Duration) {
         // It may have ended already: then there is nobody to ask.
         kill_process_group(self.group, Signal::TERM).ok();
         if timeout(grace, self.ended()).await.is_err() {

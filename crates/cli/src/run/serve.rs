@@ -13,7 +13,9 @@ use futures_util::{
     stream::FuturesUnordered,
 };
 use tokio::select;
-use trilby::{AppSpec, Builder, DoorSettings, Embedded, Engine, Env, Resources, Trilby, runtime::configuration::Layers};
+use trilby::{
+    AppSpec, Builder, DoorSettings, Embedded, Engine, Env, Resources, Trilby, runtime::configuration::Layers,
+};
 
 use super::{
     args::Plan,
@@ -65,7 +67,8 @@ pub(super) async fn serve(plan: Plan, env: Env, engine: Engine, log: &Log) -> Re
     tracing::info!("{} running after {} ms; end with ctrl-c", count(plan.apps.len()), started.elapsed().as_millis());
 
     let serve_metrics = async {
-        let mut served: FuturesUnordered<_> = metrics.iter().map(|metrics| metrics.serve(|| trilby.metrics().render())).collect();
+        let mut served: FuturesUnordered<_> =
+            metrics.iter().map(|metrics| metrics.serve(|| trilby.metrics().render())).collect();
         match served.next().await {
             Some(never) => match never {},
             None => pending().await,
@@ -98,7 +101,8 @@ async fn listen_for_metrics(apps: &[App]) -> Result<Vec<Metrics>, String> {
     let mut listening = Vec::new();
     for app in apps {
         if let Doors::Ports { metrics: Some(address), .. } = &app.doors {
-            listening.push(Metrics::listen(address).await.map_err(|message| format!("app {}, metrics: {message}", app.id))?);
+            listening
+                .push(Metrics::listen(address).await.map_err(|message| format!("app {}, metrics: {message}", app.id))?);
         }
     }
     Ok(listening)
@@ -137,7 +141,9 @@ async fn spec(app: &App, env: &Env) -> Result<AppSpec, String> {
     }
     match &app.doors {
         Doors::Sockets(folder) => {
-            spec = spec.http(folder.join(format!("dapr-{id}-http.socket"))).grpc(folder.join(format!("dapr-{id}-grpc.socket")));
+            spec = spec
+                .http(folder.join(format!("dapr-{id}-http.socket")))
+                .grpc(folder.join(format!("dapr-{id}-grpc.socket")));
         }
         Doors::Ports { http, grpc, .. } => {
             for address in http {

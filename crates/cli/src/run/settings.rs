@@ -181,7 +181,11 @@ impl Shared {
             (is_set(&self.placement_host_address), "placement-host-address", "actors and workflows"),
             (is_set(&self.scheduler_host_address), "scheduler-host-address", "jobs and reminders"),
             (self.runtime_path.is_some(), "runtime-path", "a daprd beside it: the runtime is this program"),
-            (to_file(self.daprd_log_destination), "daprdLogDestination", "log files per app: all lines go to the console"),
+            (
+                to_file(self.daprd_log_destination),
+                "daprdLogDestination",
+                "log files per app: all lines go to the console",
+            ),
             (to_file(self.app_log_destination), "appLogDestination", "log files per app: all lines go to the console"),
         ];
         let asked = asked.into_iter().filter(|(is_asked, ..)| *is_asked);
@@ -219,7 +223,8 @@ mod tests {
 
     #[test]
     fn an_apps_own_word_goes_before_the_common_one() {
-        let common: Shared = serde_norway::from_str("logLevel: debug\nappProtocol: grpc\nenv: {A: 1, B: x}").expect("valid");
+        let common: Shared =
+            serde_norway::from_str("logLevel: debug\nappProtocol: grpc\nenv: {A: 1, B: x}").expect("valid");
         let own: Shared = serde_norway::from_str("appProtocol: http\nenv: {B: true}").expect("valid");
         let merged = own.over(&common);
         assert_eq!((merged.log_level.as_deref(), merged.app_protocol.as_deref()), (Some("debug"), Some("http")));

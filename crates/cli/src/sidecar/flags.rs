@@ -4,7 +4,7 @@ use crate::go_flags::{Flag, Given, Takes};
 
 /// What this version does with a flag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Support {
+pub(super) enum Support {
     /// What daprd does.
     Full,
     /// What daprd does; it has a newer name.
@@ -17,7 +17,7 @@ pub enum Support {
 
 /// A row of the table.
 #[derive(Debug, Clone, Copy)]
-pub struct Row {
+pub(super) struct Row {
     pub flag: Flag,
     /// As the help shows it; empty for none.
     pub default: &'static str,
@@ -36,7 +36,7 @@ impl Row {
 }
 
 /// In the order of the help: what most people set first.
-pub const ROWS: &[Row] = &[
+pub(super) const ROWS: &[Row] = &[
     row("app-id", Takes::Text, "", "Id of the app, by which others call it and under which its state is kept"),
     row("app-port", Takes::Text, "", "Port that the app listens on; none if it only calls"),
     row("app-protocol", Takes::Text, "http", "What the app speaks: http, https, h2c, grpc or grpcs"),
@@ -77,7 +77,8 @@ pub const ROWS: &[Row] = &[
     row("app-health-probe-interval", Takes::Int, "5", "Seconds between probes").is(Support::Ignored),
     row("app-health-probe-timeout", Takes::Int, "500", "Milliseconds that a probe may take").is(Support::Ignored),
     row("app-health-threshold", Takes::Int, "3", "Failed probes after which the app is unhealthy").is(Support::Ignored),
-    row("enable-api-logging", Takes::Bool, "", "Log each call of the APIs").is(Support::Missing("logging of API calls")),
+    row("enable-api-logging", Takes::Bool, "", "Log each call of the APIs")
+        .is(Support::Missing("logging of API calls")),
     row("dapr-block-shutdown-duration", Takes::Duration, "", "How long to go on serving when told to end")
         .is(Support::Missing("blocking of the shutdown")),
     row("enable-mtls", Takes::Bool, "false", "Encrypt what goes between daprds")
@@ -85,7 +86,8 @@ pub const ROWS: &[Row] = &[
     row("sentry-address", Takes::Text, "", "Address of the Sentry service").is(Support::Missing("mTLS")),
     row("sentry-request-jwt-audiences", Takes::List, "", "Audiences of tokens for Sentry").is(Support::Missing("mTLS")),
     row("control-plane-address", Takes::Text, "", "Address of the operator").is(Support::Missing("Kubernetes mode")),
-    row("control-plane-trust-domain", Takes::Text, "localhost", "Trust domain of the control plane").is(Support::Ignored),
+    row("control-plane-trust-domain", Takes::Text, "localhost", "Trust domain of the control plane")
+        .is(Support::Ignored),
     row("control-plane-namespace", Takes::Text, "default", "Namespace of the control plane").is(Support::Ignored),
     row("placement-host-address", Takes::Text, "", "Addresses of the Placement service")
         .is(Support::Missing("actors and workflows")),
@@ -111,13 +113,13 @@ pub const ROWS: &[Row] = &[
 
 /// The flags alone, for parsing.
 #[must_use]
-pub fn flags() -> Vec<Flag> {
+pub(super) fn flags() -> Vec<Flag> {
     ROWS.iter().map(|row| row.flag).collect()
 }
 
 /// What deserves a warning in a command line.
 #[must_use]
-pub fn warnings(given: &Given) -> Vec<String> {
+pub(super) fn warnings(given: &Given) -> Vec<String> {
     ROWS.iter().filter(|row| asks_for_something(row, given)).filter_map(|row| warning(row)).collect()
 }
 
@@ -140,7 +142,7 @@ fn warning(row: &Row) -> Option<String> {
 
 /// The text of `--help`.
 #[must_use]
-pub fn help() -> String {
+pub(super) fn help() -> String {
     let mut text = String::from(
         "daprd runs Dapr's building blocks beside one app.\n\n\
          Usage: daprd --app-id ID [--app-port PORT] [--resources-path FOLDER] [flags]\n\n\
@@ -191,9 +193,13 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_said_only_if_it_was_asked_for() {
-        let missing = |name: &str, what: &str| vec![format!("flag --{name} has no effect: this version does not have {what}")];
+        let missing =
+            |name: &str, what: &str| vec![format!("flag --{name} has no effect: this version does not have {what}")];
         assert_eq!(warned("--placement-host-address="), Vec::<String>::new());
-        assert_eq!(warned("--mode standalone --enable-mtls=false --profile-port 1 --dapr-http-port 1"), Vec::<String>::new());
+        assert_eq!(
+            warned("--mode standalone --enable-mtls=false --profile-port 1 --dapr-http-port 1"),
+            Vec::<String>::new()
+        );
         assert_eq!(warned("--placement-host-address a:1"), missing("placement-host-address", "actors and workflows"));
         assert_eq!(warned("--enable-profiling"), missing("enable-profiling", "profiling"));
         assert_eq!(warned("--components-path x"), ["flag --components-path has been deprecated, use --resources-path"]);

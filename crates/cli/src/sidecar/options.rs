@@ -13,7 +13,7 @@ use crate::{
 
 /// Everything that one daprd needs to know.
 #[derive(Debug, PartialEq)]
-pub struct Options {
+pub(super) struct Options {
     pub app_id: String,
     /// `NAMESPACE`.
     pub namespace: Option<String>,
@@ -39,7 +39,7 @@ pub struct Options {
 
 /// A port on one or more addresses.
 #[derive(Debug, PartialEq)]
-pub struct Ports {
+pub(super) struct Ports {
     pub flag: &'static str,
     pub hosts: Vec<String>,
     pub port: u16,
@@ -47,7 +47,7 @@ pub struct Ports {
 
 impl Ports {
     /// Each address with the port.
-    pub fn addresses(&self) -> impl Iterator<Item = Address> + '_ {
+    pub(super) fn addresses(&self) -> impl Iterator<Item = Address> + '_ {
         self.hosts.iter().map(|host| Address { flag: self.flag, host: host.clone(), port: self.port })
     }
 }
@@ -61,7 +61,7 @@ impl Options {
     ///
     /// # Errors
     /// A text for people that names the flag and what it may be.
-    pub fn read(given: &Given, env: &Env) -> Result<Self, String> {
+    pub(super) fn read(given: &Given, env: &Env) -> Result<Self, String> {
         let log = log_options(given)?;
         let app_id = app_id(given.text("app-id").unwrap_or_default())?;
         let hosts = hosts(given.text("dapr-listen-addresses").unwrap_or_default());
@@ -71,7 +71,11 @@ impl Options {
             app: app(given, env, max_body_bytes)?,
             resources: resources(given),
             configurations: given.list("config").into_iter().map(PathBuf::from).collect(),
-            http: Ports { flag: "dapr-http-port", hosts: hosts.clone(), port: port(given, "dapr-http-port")?.unwrap_or(3500) },
+            http: Ports {
+                flag: "dapr-http-port",
+                hosts: hosts.clone(),
+                port: port(given, "dapr-http-port")?.unwrap_or(3500),
+            },
             grpc: Ports { flag: "dapr-grpc-port", hosts, port: port(given, "dapr-grpc-port")?.unwrap_or(50001) },
             public: port(given, "dapr-public-port")?.map(|port| Address {
                 flag: "dapr-public-port",
@@ -81,13 +85,17 @@ impl Options {
             socket_folder: given.text("unix-domain-socket").filter(|path| !path.is_empty()).map(PathBuf::from),
             metrics: metrics(given)?,
             max_body_bytes,
-            max_header_bytes: size(given, "read-buffer-size", "dapr-http-read-buffer-size", 10)?.unwrap_or(MAX_HEADER_BYTES),
+            max_header_bytes: size(given, "read-buffer-size", "dapr-http-read-buffer-size", 10)?
+                .unwrap_or(MAX_HEADER_BYTES),
             allowed_origins: split(given.text("allowed-origins").unwrap_or_default()),
             h2c: !is_truthy(env.get("DAPR_HTTP_DISABLE_H2C").unwrap_or_default()),
             api_token: env.get("DAPR_API_TOKEN").map(str::to_owned),
             // As in Dapr, a negative number means the default.
             grace: Duration::from_secs(
-                given.int("dapr-graceful-shutdown-seconds").and_then(|n| u64::try_from(n).ok()).unwrap_or(GRACE_SECONDS),
+                given
+                    .int("dapr-graceful-shutdown-seconds")
+                    .and_then(|n| u64::try_from(n).ok())
+                    .unwrap_or(GRACE_SECONDS),
             ),
             app_id,
             log,
@@ -101,7 +109,9 @@ impl Options {
         for api in [&self.http, &self.grpc] {
             if api.port == app.port {
                 let (flag, port) = (api.flag, api.port);
-                return Err(format!("the '{flag}' argument value {port} conflicts with 'app-port'; choose another for one of them"));
+                return Err(format!(
+                    "the '{flag}' argument value {port} conflicts with 'app-port'; choose another for one of them"
+                ));
             }
         }
         Ok(())
@@ -112,7 +122,7 @@ impl Options {
 ///
 /// # Errors
 /// If there is no such level.
-pub fn log_options(given: &Given) -> Result<log::Options, String> {
+pub(super) fn log_options(given: &Given) -> Result<log::Options, String> {
     let level = given.text("log-level").unwrap_or("info");
     Ok(log::Options {
         level: Level::parse(level)
@@ -127,7 +137,7 @@ pub fn log_options(given: &Given) -> Result<log::Options, String> {
 ///
 /// # Errors
 /// If it is empty or has a dot.
-pub fn app_id(text: &str) -> Result<String, String> {
+pub(super) fn app_id(text: &str) -> Result<String, String> {
     if text.is_empty() {
         return Err("parameter app-id cannot be empty; give the app an id with --app-id".into());
     }
@@ -246,7 +256,8 @@ mod tests {
 
     #[test]
     fn the_environment_gives_tokens_and_the_namespace() {
-        let env = [("DAPR_API_TOKEN", "a"), ("APP_API_TOKEN", "b"), ("NAMESPACE", "prod"), ("DAPR_HTTP_DISABLE_H2C", "true")];
+        let env =
+            [("DAPR_API_TOKEN", "a"), ("APP_API_TOKEN", "b"), ("NAMESPACE", "prod"), ("DAPR_HTTP_DISABLE_H2C", "true")];
         let options = read_with("--app-id x --app-port 1", &env).expect("valid");
         assert_eq!(options.api_token.as_deref(), Some("a"));
         assert_eq!(options.app.and_then(|app| app.api_token).as_deref(), Some("b"));
@@ -286,9 +297,18 @@ mod tests {
                 "--app-id x --app-port 7 --dapr-grpc-port 7",
                 "the 'dapr-grpc-port' argument value 7 conflicts with 'app-port'; choose another for one of them",
             ),
-            ("--app-id x --app-protocol ftp", "invalid value for 'app-protocol': ftp; use http, https, h2c, grpc or grpcs"),
-            ("--app-id x --max-body-size 4MB", "invalid value for 'max-body-size' option: \"4MB\" is not a quantity such as 4Mi"),
-            ("--app-id x --log-level loud", "invalid value for --log-level: loud; use debug, info, warn, error or fatal"),
+            (
+                "--app-id x --app-protocol ftp",
+                "invalid value for 'app-protocol': ftp; use http, https, h2c, grpc or grpcs",
+            ),
+            (
+                "--app-id x --max-body-size 4MB",
+                "invalid value for 'max-body-size' option: \"4MB\" is not a quantity such as 4Mi",
+            ),
+            (
+                "--app-id x --log-level loud",
+                "invalid value for --log-level: loud; use debug, info, warn, error or fatal",
+            ),
         ] {
             assert_eq!(read_with(line, &[]).expect_err(line), expect);
         }

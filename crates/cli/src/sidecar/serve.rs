@@ -143,7 +143,9 @@ fn announce_doors(options: &Options, trilby: &Trilby) {
 async fn wait_for_app(trilby: &Trilby, options: &Options, app: &Server) {
     let Some(api) = trilby.api(&options.app_id) else { return };
     let (protocol, port) = (app.protocol.name(), app.port);
-    tracing::info!("application protocol: {protocol}. waiting on port {port}.  This will block until the app is listening on that port.");
+    tracing::info!(
+        "application protocol: {protocol}. waiting on port {port}.  This will block until the app is listening on that port."
+    );
     while api.health.check().is_err() {
         sleep(LOOK_INTERVAL).await;
     }

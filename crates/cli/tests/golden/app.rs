@@ -11,13 +11,13 @@ const IGNORED: [&str; 7] =
     ["host", "content-length", "transfer-encoding", "accept-encoding", "user-agent", "dapr-grpc-accept-encoding", "connection"];
 
 /// The app and what reached it.
-pub struct App {
-    pub server: HttpServer,
+pub(crate) struct App {
+    pub(crate) server: HttpServer,
     seen: Arc<Mutex<Vec<Value>>>,
 }
 
 impl App {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let seen = Arc::new(Mutex::new(Vec::new()));
         let notes = Arc::clone(&seen);
         let server = HttpServer::start(move |request| {
@@ -28,13 +28,13 @@ impl App {
     }
 
     /// What arrived since the last time, in the form of [`expected`].
-    pub fn take(&self) -> String {
+    pub(crate) fn take(&self) -> String {
         Value::Array(std::mem::take(&mut *self.seen.lock().unwrap())).to_string()
     }
 }
 
 /// A line of app/invocations.jsonl in the same form.
-pub fn expected(arrived: &Value) -> String {
+pub(crate) fn expected(arrived: &Value) -> String {
     let mut arrived = arrived.clone();
     for call in arrived.as_array_mut().expect("a list") {
         let headers = call["headers"].as_array_mut().expect("headers");

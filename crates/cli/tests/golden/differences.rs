@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::repository;
 
 /// Rows by the line of the recording.
-pub struct Differences {
+pub(crate) struct Differences {
     rows: BTreeMap<String, Vec<String>>,
     used: BTreeSet<String>,
     failures: Vec<String>,
@@ -13,22 +13,22 @@ pub struct Differences {
 
 impl Differences {
     /// The rows of the document: the first column names lines, the second holds what ours must contain, in backticks.
-    pub fn load() -> Self {
+    pub(crate) fn load() -> Self {
         let text = std::fs::read_to_string(repository().join("docs/differences.md")).expect("docs/differences.md");
         let mut rows = BTreeMap::new();
         for line in text.lines().filter(|line| line.starts_with("| `")) {
             let columns: Vec<_> = line.trim_matches('|').split(" | ").map(str::trim).collect();
             let [places, ours, _reason] = columns.as_slice() else { panic!("three columns in {line}") };
             for place in quoted(places) {
-                let known = rows.insert(place.clone(), quoted(ours));
-                assert!(known.is_none(), "{place} has two rows in docs/differences.md");
+                let known = rows.insert(place, quoted(ours));
+                assert!(known.is_none(), "a line has two rows in docs/differences.md: {line}");
             }
         }
         Self { rows, used: BTreeSet::new(), failures: Vec::new() }
     }
 
     /// Compares an answer with the recorded one.
-    pub fn compare(&mut self, place: &str, request: &str, ours: &str, theirs: &str) {
+    pub(crate) fn compare(&mut self, place: &str, request: &str, ours: &str, theirs: &str) {
         if ours == theirs {
             return;
         }
@@ -42,7 +42,7 @@ impl Differences {
     }
 
     /// Fails with everything that differed, and with rows of `files` that no longer do.
-    pub fn finish(self, files: &[&str]) {
+    pub(crate) fn finish(self, files: &[&str]) {
         let of_files = |place: &&String| files.iter().any(|file| place.split(':').next() == Some(file));
         let stale = self.rows.keys().filter(of_files).filter(|place| !self.used.contains(*place));
         let mut failures = self.failures;

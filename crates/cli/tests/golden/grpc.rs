@@ -19,16 +19,16 @@ const BUILT: [&str; 12] = [
 ];
 
 /// Why a recorded call is not made, if it is not.
-pub fn not_built(request: &Value) -> Option<String> {
+pub(crate) fn not_built(request: &Value) -> Option<String> {
     let call = request["call"].as_str()?;
     (!BUILT.contains(&call)).then(|| format!("{call} is not built yet"))
 }
 
 /// Dapr's messages by name.
-pub struct Messages(DescriptorPool);
+pub(crate) struct Messages(DescriptorPool);
 
 impl Messages {
-    pub fn load() -> Self {
+    pub(crate) fn load() -> Self {
         Self(DescriptorPool::decode(trilby_proto::FILE_DESCRIPTOR_SET).expect("a descriptor set"))
     }
 
@@ -39,7 +39,7 @@ impl Messages {
     }
 
     /// Makes the call and returns our answer as text.
-    pub async fn send(&self, daprd: &Daprd, request: &Value) -> String {
+    pub(crate) async fn send(&self, daprd: &Daprd, request: &Value) -> String {
         let call = request["call"].as_str().expect("a call");
         let (input, output) = self.method(call);
         let message = match request["message"].get("text").and_then(Value::as_str) {
@@ -65,7 +65,7 @@ impl Messages {
     }
 
     /// The recorded answer in the same form.
-    pub fn recorded(&self, call: &Value, response: &Value) -> String {
+    pub(crate) fn recorded(&self, call: &Value, response: &Value) -> String {
         let code = response["code"].as_str().expect("a code");
         if code != "OK" {
             let message = response["message"].as_str().expect("text");

@@ -15,14 +15,14 @@ const NOT_BUILT: [&str; 10] = [
 ];
 
 /// Why a recorded request is not sent, if it is not.
-pub fn not_built(request: &Value) -> Option<String> {
+pub(crate) fn not_built(request: &Value) -> Option<String> {
     let path = request["path"].as_str()?;
     let api = NOT_BUILT.iter().find(|api| path.starts_with("/v1.0") && path.contains(**api))?;
     Some(format!("{} {path}: the {} API is not built yet", request["method"].as_str()?, api.trim_matches('/')))
 }
 
 /// Sends it and returns our answer as text.
-pub async fn send(daprd: &Daprd, request: &Value) -> String {
+pub(crate) async fn send(daprd: &Daprd, request: &Value) -> String {
     let path = request["path"].as_str().expect("a path");
     let path = path.replace("@APP@", &daprd.app_port.to_string()).replace("47667", &daprd.app_port.to_string());
     let mut headers = vec![("user-agent", "Python-urllib/3.11"), ("accept-encoding", "identity")];
@@ -40,7 +40,7 @@ pub async fn send(daprd: &Daprd, request: &Value) -> String {
 }
 
 /// The recorded answer in the same form.
-pub fn recorded(response: &Value) -> String {
+pub(crate) fn recorded(response: &Value) -> String {
     let text = |value: &Value| value.as_str().expect("text").to_owned();
     let headers = response["headers"].as_array().expect("headers");
     let headers = headers.iter().map(|pair| (text(&pair[0]), text(&pair[1]))).collect();

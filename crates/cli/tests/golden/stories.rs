@@ -1,6 +1,10 @@
 //! The stories: which recordings are replayed, against a daprd set up as the recorded one was.
 
 use serde_json::Value;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
 
 use super::{
     Line,
@@ -78,7 +82,10 @@ const REDIS: &str = r#"
 apiVersion: dapr.io/v1alpha1
 kind: Component
 metadata: { name: rd }
-spec: { type: state.redis, version: v1, metadata: [{ name: redisHost, value: "ADDRESS" }] }
+spec:
+  type: state.redis
+  version: v1
+  metadata: [{ name: redisHost, value: "ADDRESS" }, { name: redisDB, value: "7" }]
 "#;
 
 const SECRETS: &str = r#"{
@@ -150,10 +157,19 @@ async fn state_sqlite() {
 #[tokio::test]
 async fn state_redis() {
     let Some(address) = support::backend("TRILBY_TEST_REDIS", "golden state-rd") else { return };
+    empty_redis(&address).await;
     let mut options = configured();
     options.components += &REDIS.replace("ADDRESS", &address);
-    options.app_id = Some("myapp".into());
     story(options, &["http/state-rd.jsonl", "grpc/state-rd.jsonl"]).await;
+}
+
+/// Empties the database of this story: etags of Redis count the writes to a key, earlier runs included.
+async fn empty_redis(address: &str) {
+    let mut stream = TcpStream::connect(address).await.expect("Redis answers");
+    stream.write_all(b"SELECT 7\r\nFLUSHDB\r\n").await.expect("Redis reads");
+    let mut answer = [0; 10];
+    stream.read_exact(&mut answer).await.expect("Redis answers");
+    assert_eq!(&answer, b"+OK\r\n+OK\r\n");
 }
 
 #[tokio::test]

@@ -22,37 +22,37 @@ use tonic::transport::{Channel, Endpoint};
 
 /// How a daprd under test is set up. `FILES` in a text stands for the folder of its files.
 #[derive(Default)]
-pub struct DaprdOptions {
-    pub app_id: Option<String>,
-    pub app_port: Option<u16>,
-    pub app_protocol: Option<String>,
-    pub namespace: Option<String>,
-    pub components: String,
-    pub config: Option<String>,
-    pub files: Vec<(&'static str, String)>,
-    pub env: Vec<(&'static str, String)>,
-    pub args: Vec<String>,
+pub(crate) struct DaprdOptions {
+    pub(crate) app_id: Option<String>,
+    pub(crate) app_port: Option<u16>,
+    pub(crate) app_protocol: Option<String>,
+    pub(crate) namespace: Option<String>,
+    pub(crate) components: String,
+    pub(crate) config: Option<String>,
+    pub(crate) files: Vec<(&'static str, String)>,
+    pub(crate) env: Vec<(&'static str, String)>,
+    pub(crate) args: Vec<String>,
 }
 
 /// A running daprd. Killed when dropped.
-pub struct Daprd {
-    pub http_port: u16,
-    pub grpc_port: u16,
-    pub app_port: u16,
-    pub folder: TempDir,
+pub(crate) struct Daprd {
+    pub(crate) http_port: u16,
+    pub(crate) grpc_port: u16,
+    pub(crate) app_port: u16,
+    pub(crate) folder: TempDir,
     child: Child,
 }
 
 /// What a server answered.
-pub struct HttpAnswer {
-    pub status: u16,
-    pub headers: Vec<(String, String)>,
-    pub body: Bytes,
+pub(crate) struct HttpAnswer {
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Bytes,
 }
 
 impl Daprd {
     /// Starts it and waits until it is ready.
-    pub async fn start(options: DaprdOptions) -> Self {
+    pub(crate) async fn start(options: DaprdOptions) -> Self {
         let mut daprd = Self::spawn(options).await;
         let started = Instant::now();
         loop {
@@ -70,7 +70,7 @@ impl Daprd {
     }
 
     /// Starts it without waiting.
-    pub async fn spawn(options: DaprdOptions) -> Self {
+    pub(crate) async fn spawn(options: DaprdOptions) -> Self {
         let folder = TempDir::new().expect("a temporary folder");
         let files = folder.path().join("files");
         let resources = folder.path().join("resources");
@@ -117,29 +117,29 @@ impl Daprd {
     }
 
     /// Its files folder.
-    pub fn files(&self) -> PathBuf {
+    pub(crate) fn files(&self) -> PathBuf {
         self.folder.path().join("files")
     }
 
     /// Everything it has logged.
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
 
     /// Waits until it ends by itself and returns its exit code.
-    pub async fn exit_code(&mut self) -> Option<i32> {
+    pub(crate) async fn exit_code(&mut self) -> Option<i32> {
         let ended = tokio::time::timeout(Duration::from_secs(30), self.child.wait()).await;
         ended.expect("daprd ends within 30 s").expect("a child").code()
     }
 
     /// Kills it at once, as `kill -9` does.
-    pub async fn kill(mut self) -> TempDir {
+    pub(crate) async fn kill(mut self) -> TempDir {
         self.child.kill().await.expect("a child");
         self.folder
     }
 
     /// Asks it to stop and waits.
-    pub async fn stop(mut self) {
+    pub(crate) async fn stop(mut self) {
         let pid = self.child.id().expect("it runs").to_string();
         let status = Command::new("kill").args(["-TERM", &pid]).status().await.expect("kill");
         assert!(status.success(), "daprd had ended already; its log: {}", self.log());
@@ -147,12 +147,12 @@ impl Daprd {
     }
 
     /// One request to its HTTP port.
-    pub async fn http(&self, method: &str, path: &str, body: &str) -> HttpAnswer {
+    pub(crate) async fn http(&self, method: &str, path: &str, body: &str) -> HttpAnswer {
         self.raw_http(method, path, &[("content-type", "application/json")], body.as_bytes()).await
     }
 
     /// One request with exactly these headers.
-    pub async fn raw_http(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> HttpAnswer {
+    pub(crate) async fn raw_http(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> HttpAnswer {
         let answer = self.try_http(method, path, headers, body).await;
         answer.unwrap_or_else(|| panic!("no answer to {method} {path}; the log: {}", self.log()))
     }
@@ -162,14 +162,14 @@ impl Daprd {
     }
 
     /// A connection to its gRPC port.
-    pub fn grpc_channel(&self) -> Channel {
+    pub(crate) fn grpc_channel(&self) -> Channel {
         let address = format!("http://127.0.0.1:{}", self.grpc_port);
         Endpoint::from_shared(address).expect("an address").connect_lazy()
     }
 }
 
 /// One request over a connection of its own; `None` if nobody answers.
-pub async fn http(port: u16, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Option<HttpAnswer> {
+pub(crate) async fn http(port: u16, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Option<HttpAnswer> {
     let stream = TcpStream::connect(("127.0.0.1", port)).await.ok()?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.ok()?;
     let connection = tokio::spawn(connection);
@@ -187,39 +187,39 @@ pub async fn http(port: u16, method: &str, path: &str, headers: &[(&str, &str)],
 }
 
 /// A request as an app sees it.
-pub struct HttpRequest {
-    pub method: String,
-    pub path: String,
-    pub headers: Vec<(String, String)>,
-    pub body: Bytes,
+pub(crate) struct HttpRequest {
+    pub(crate) method: String,
+    pub(crate) path: String,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Bytes,
 }
 
 /// What an app answers.
-pub struct HttpReply {
+pub(crate) struct HttpReply {
     status: u16,
     headers: Vec<(&'static str, &'static str)>,
     body: Bytes,
 }
 
 impl HttpReply {
-    pub fn new(status: u16, body: impl Into<Bytes>) -> Self {
+    pub(crate) fn new(status: u16, body: impl Into<Bytes>) -> Self {
         Self { status, headers: Vec::new(), body: body.into() }
     }
 
-    pub fn header(mut self, name: &'static str, value: &'static str) -> Self {
+    pub(crate) fn header(mut self, name: &'static str, value: &'static str) -> Self {
         self.headers.push((name, value));
         self
     }
 }
 
 /// An ordinary HTTP app. Ends with the test.
-pub struct HttpServer {
-    pub port: u16,
+pub(crate) struct HttpServer {
+    pub(crate) port: u16,
     accepting: tokio::task::JoinHandle<()>,
 }
 
 impl HttpServer {
-    pub async fn start(answer: impl Fn(HttpRequest) -> HttpReply + Send + Sync + 'static) -> Self {
+    pub(crate) async fn start(answer: impl Fn(HttpRequest) -> HttpReply + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let port = listener.local_addr().expect("an address").port();
         let answer = Arc::new(answer);
@@ -257,13 +257,13 @@ where
 }
 
 /// A port that was free a moment ago.
-pub async fn free_port() -> u16 {
+pub(crate) async fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     listener.local_addr().expect("an address").port()
 }
 
 /// The address of a real server from the environment, or a NOT RUN line.
-pub fn backend(variable: &str, what: &str) -> Option<String> {
+pub(crate) fn backend(variable: &str, what: &str) -> Option<String> {
     let address = std::env::var(variable).ok();
     if address.is_none() {
         println!("NOT RUN {what}: {variable} is not set");
@@ -272,7 +272,7 @@ pub fn backend(variable: &str, what: &str) -> Option<String> {
 }
 
 /// A Wasm guest that `cargo xtask guests` built, or a NOT RUN line.
-pub fn guest(name: &str) -> Option<PathBuf> {
+pub(crate) fn guest(name: &str) -> Option<PathBuf> {
     let folder = std::env::var_os("TRILBY_TEST_GUESTS").map_or_else(
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/wasm"),
         PathBuf::from,

@@ -34,10 +34,19 @@ use super::{condition::Condition, ttl};
 
 async fn open(config: &Config, layout: impl Layout) -> Result<Arc<dyn StateStore>> {
     let database = Arc::new(Database::new(config).await?);
-    database.within(layout.migrations().perform(&database)).await?;
+    database.within(ping(&database)).await?;
+    // Without the time limit of requests: numbering the rows of a large table takes what it takes.
+    layout.migrations().perform(&database).await.map_err(|error| database.unprepared(error))?;
     let statements = layout.statements();
     let cleanup = Cleanup::start(&database, layout.cleanup(), config.cleanup_interval());
     Ok(Arc::new(Postgresql { layout, statements, database, cleanup }))
+}
+
+async fn ping(database: &Database) -> Result<()> {
+    let client = database.lease().await?;
+    let answer = database.run(&client, "SELECT 1").await;
+    client.give_back();
+    answer
 }
 
 struct Postgresql<L> {
@@ -82,13 +91,7 @@ impl<L: Layout> StateStore for Postgresql<L> {
     }
 
     async fn ping(&self) -> Result<()> {
-        let ping = async {
-            let client = self.database.lease().await?;
-            let answer = self.database.run(&client, "SELECT 1").await;
-            client.give_back();
-            answer
-        };
-        self.database.within(ping).await
+        self.database.within(ping(&self.database)).await
     }
 
     async fn close(&self) {

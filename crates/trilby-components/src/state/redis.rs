@@ -1,8 +1,8 @@
-//! `state.redis`: each item a hash of `data` and `version` in Redis 5 or later, or a server that speaks its language.
+//! `state.redis`: each item a hash of `data` and `version` in Redis, or in a server that speaks its language.
 //!
-//! The version is the etag and grows by one with each write. An item saved with first-write and without an etag bears
-//! a mark, the field `first-write`, that makes Redis refuse every later write without an etag. Items whose metadata
-//! say `contentType: application/json` are RedisJSON documents where the server has that module. A transaction is one
+//! The version is the etag and grows by one with each write. An item saved with first-write bears a mark, the field
+//! `first-write`, that makes Redis refuse every later write without an etag. Items whose metadata say
+//! `contentType: application/json` are RedisJSON documents where the server has that module. A transaction is one
 //! script, so it is all or nothing; in a cluster all its keys must be in one slot.
 //!
 //! Queries are not supported. Tested with Redis 7.0 as one server, a cluster, behind sentinels, and with TLS.
@@ -42,7 +42,7 @@ pub async fn open(request: OpenRequest) -> Result<Arc<dyn StateStore>> {
         tracing::warn!(component = request.name, "queryIndexes has no effect: state.redis does not support queries");
     }
     let link = Link::new(&config)?;
-    link.call(&Read(redis::cmd("PING")), config.read_timeout()).await?;
+    link.call(&Read(redis::cmd("PING")), config.read_timeout()).await.map_err(|error| link.refused_to_open(error))?;
     let replicas = count_replicas(&link, config.read_timeout()).await?;
     let replicated = if replicas > 0 { Some((Link::new(&config)?, replicas)) } else { None };
     Ok(Arc::new(Redis {

@@ -12,7 +12,17 @@ use http_body_util::{BodyExt as _, StreamBody};
 use hyper::{body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use prost_types::Any;
-use tokio::{net::TcpListener, task::JoinHandle};
+use rustls::{
+    ServerConfig,
+    crypto::ring,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
+    task::JoinHandle,
+};
+use tokio_rustls::TlsAcceptor;
 use tokio_stream::StreamExt as _;
 use tonic::{Code, Request, Response, Status, client::Grpc};
 use tonic_prost::ProstCodec;
@@ -193,13 +203,40 @@ impl Drop for GrpcServer {
     }
 }
 
+/// A server's end of a connection, clear or not.
+trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Io for S {}
+
+/// A certificate that nobody has signed but its own CA.
+fn tls() -> TlsAcceptor {
+    let key = PrivateKeyDer::from_pem_slice(include_bytes!("tls/localhost.key")).expect("a key");
+    let certificate = CertificateDer::from_pem_slice(include_bytes!("tls/localhost.pem")).expect("a certificate");
+    let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key)
+        .expect("they belong together");
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    TlsAcceptor::from(Arc::new(config))
+}
+
 async fn grpc_server() -> GrpcServer {
+    grpc_server_with(None).await
+}
+
+async fn grpc_server_with(tls: Option<TlsAcceptor>) -> GrpcServer {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let port = listener.local_addr().expect("bound").port();
     let (calls, proxied) = (Calls::default(), Arc::<Mutex<Vec<HeaderMap>>>::default());
     let (app, notes) = (AppCallbackServer::new(App(Arc::clone(&calls))), Arc::clone(&proxied));
     let task = tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
+            let stream: Box<dyn Io> = match &tls {
+                Some(tls) => Box::new(tls.accept(stream).await.expect("a TLS client")),
+                None => Box::new(stream),
+            };
             let (app, notes) = (app.clone(), Arc::clone(&notes));
             let service = service_fn(move |request: http::Request<Incoming>| {
                 let (mut app, notes) = (app.clone(), Arc::clone(&notes));
@@ -313,6 +350,15 @@ async fn an_http_caller_reaches_a_grpc_app() {
     let response = api.invoke.call(&Ctx::default(), "other", request("/denied")).await.expect("an answer too");
     assert_eq!(response.status(), 403);
     assert_eq!(response.into_body().collect(100).await.expect("whole"), r#"{"code":7,"message":"not you"}"#);
+}
+
+#[tokio::test]
+async fn an_app_behind_tls_is_called_whatever_its_certificate() {
+    let server = grpc_server_with(Some(tls())).await;
+    let door = server.door(|options| options.protocol = app::Protocol::Grpcs).await;
+    let answer = door.client().await.invoke_service(call("myapp", "m", None)).await.expect("answered");
+    assert_eq!(answer.into_inner().content_type, "application/x-app");
+    proxied(&door, "/own.Service/Echo", &[("dapr-app-id", "myapp")]).await.expect("echoed");
 }
 
 #[tokio::test]

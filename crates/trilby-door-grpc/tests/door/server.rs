@@ -97,6 +97,17 @@ async fn a_message_of_many_frames_arrives_whole() {
 }
 
 #[tokio::test]
+async fn metadata_over_the_limit_cost_their_own_call_only() {
+    let (mut client, _door) = client().await;
+    for (size, accepted) in [(3_000, true), (5_000, false), (100_000, false)] {
+        let mut request = Request::new(get("a"));
+        request.metadata_mut().insert("x-long", "x".repeat(size).parse().expect("ASCII"));
+        assert_eq!(client.get_state(request).await.is_ok(), accepted, "{size} bytes");
+    }
+    client.get_state(get("a")).await.expect("the connection is still good");
+}
+
+#[tokio::test]
 async fn a_panic_costs_its_own_call_only() {
     let (mut client, _door) = client().await;
     let status = client.get_state(get("panics")).await.expect_err("a bug");

@@ -170,6 +170,7 @@ pub(crate) fn api(protocol: &str, app: Option<Arc<dyn AppChannel>>, stores: bool
         invoke: InvokeApi::new(identity.clone(), Arc::new(Apps(apps.collect())), HashMap::new(), None),
         metadata: MetadataApi::new(facts(protocol)),
         health: Health::default(),
+        errors: metrics.errors(&identity, false),
         app: identity,
     })
 }

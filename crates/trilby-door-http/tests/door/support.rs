@@ -185,6 +185,7 @@ pub(crate) fn api(
         invoke: InvokeApi::new(identity.clone(), Arc::new(Apps(apps.collect())), HashMap::new(), client),
         metadata: MetadataApi::new(facts(stores)),
         health,
+        errors: metrics.errors(&identity, false),
         app: identity,
     });
     (api, store)

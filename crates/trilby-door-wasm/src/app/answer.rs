@@ -12,32 +12,34 @@ use http_body::{Body as HttpBody, Frame};
 use http_body_util::{BodyExt as _, Full};
 use tokio::task::unconstrained;
 use trilby_core::{Body, ChannelError, body::CollectError};
-use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
+use wasmtime_wasi_http::WasiBody;
 
 use super::{App, failure, http::Handling};
 
 /// A body that is being written. It ends when the guest returns; dropping it earlier ends the guest.
 pub(super) struct Answer {
     app: Arc<App>,
-    body: HyperOutgoingBody,
+    body: WasiBody,
     /// The guest, while it runs.
     handling: Option<Handling>,
+    /// How the guest failed, if it did while there was still something to hand on.
+    failed: Option<ChannelError>,
     /// How many bytes may still come.
     left: usize,
     is_over: bool,
 }
 
 impl Answer {
-    pub(super) fn new(app: Arc<App>, body: HyperOutgoingBody, handling: Option<Handling>) -> Self {
+    pub(super) fn new(app: Arc<App>, body: WasiBody, handling: Option<Handling>) -> Self {
         let left = app.max_body_bytes;
-        Self { app, body, handling, left, is_over: false }
+        Self { app, body, handling, failed: None, left, is_over: false }
     }
 
     pub(super) fn is_running(&self) -> bool {
         self.handling.is_some()
     }
 
-    pub(super) fn invalid(&self, what: impl std::fmt::Display) -> ChannelError {
+    fn invalid(&self, what: impl std::fmt::Display) -> ChannelError {
         failure::of_answer(&self.app.id, what)
     }
 
@@ -82,13 +84,12 @@ impl Answer {
     }
 
     /// Lets the guest go on.
-    fn poll_guest(&mut self, cx: &mut Context<'_>) -> Result<(), ChannelError> {
-        let Some(handling) = &mut self.handling else { return Ok(()) };
+    fn poll_guest(&mut self, cx: &mut Context<'_>) {
+        let Some(handling) = &mut self.handling else { return };
         if let Poll::Ready(result) = handling.as_mut().poll(cx) {
             self.handling = None;
-            result.map_err(|error| failure::of_call(&self.app.id, &error))?;
+            self.failed = result.err().map(|error| failure::of_call(&self.app.id, &error));
         }
-        Ok(())
     }
 }
 
@@ -111,9 +112,10 @@ impl HttpBody for Answer {
         if this.is_over {
             return Poll::Ready(None);
         }
-        let frame = match this.poll_guest(cx) {
-            Err(error) => Some(Err(error)),
-            Ok(()) => match this.poll_body(cx) {
+        this.poll_guest(cx);
+        let frame = match this.failed.take() {
+            Some(error) => Some(Err(error)),
+            None => match this.poll_body(cx) {
                 Poll::Pending if this.is_running() => return Poll::Pending,
                 Poll::Pending => Some(Err(this.invalid("it returned and left the body unfinished"))),
                 // The guest may have something left to do after its last word.
@@ -121,6 +123,9 @@ impl HttpBody for Answer {
                 Poll::Ready(frame) => frame,
             },
         };
+        // A reader that knows the length does not ask again after the last byte, and would leave the guest hanging, which
+        // may only have waited for somebody to take it.
+        this.poll_guest(cx);
         if !matches!(frame, Some(Ok(_))) {
             this.is_over = true;
             this.handling = None;

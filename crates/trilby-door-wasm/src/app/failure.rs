@@ -13,7 +13,9 @@ pub(super) fn of_call(app_id: &str, error: &CallError) -> ChannelError {
             return ChannelError::new(ErrorKind::Unavailable, error.to_string());
         }
         CallError::Deadline(_) => (ErrorKind::Timeout, error.to_string()),
-        CallError::Limit(_) | CallError::StackOverflow { .. } | CallError::Exit(_) => (ErrorKind::Internal, error.to_string()),
+        CallError::Limit(_) | CallError::StackOverflow { .. } | CallError::Exit(_) => {
+            (ErrorKind::Internal, error.to_string())
+        }
         CallError::Trap { .. } => (ErrorKind::Internal, "guest trapped; see the log".to_owned()),
         _ => (ErrorKind::Internal, "guest failed; see the log".to_owned()),
     };

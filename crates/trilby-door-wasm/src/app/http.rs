@@ -1,4 +1,4 @@
-//! Calls by `wasi:http/incoming-handler` of WASI 0.2.
+//! Calls by `wasi:http/incoming-handler` of WASI 0.2, and what they share with those of WASI 0.3.
 //!
 //! The guest runs where its caller waits. Most guests have written their whole answer when they first give up their
 //! turn; it is then handed on in one piece. For the others the caller gets what there is, and whoever reads the body
@@ -6,20 +6,14 @@
 
 use std::{future::poll_fn, pin::Pin, sync::Arc, task::Poll};
 
-use ::http::{Method, Uri, uri::Scheme as UriScheme};
+use ::http::{HeaderMap, Method, StatusCode, Uri, header, uri::Scheme as UriScheme};
 use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
 use trilby_core::{Body, ChannelError, Ctx, Request, Response};
 use trilby_wasm::{CallError, Instance, Pool};
 use wasmtime_wasi_http::{
-    WasiHttpView as _,
-    p2::{
-        bindings::{
-            ProxyPre,
-            http::types::{ErrorCode, Scheme},
-        },
-        body::HyperOutgoingBody,
-    },
+    WasiBody, WasiHttpView as _,
+    p2::bindings::{ProxyPre, http::types::Scheme},
 };
 
 use super::{App, Plan, answer::Answer, failure};
@@ -28,7 +22,8 @@ use crate::{guest::Guest, message, message::Invalid, outgoing};
 /// A guest at work; done when its handler has returned.
 pub(super) type Handling = BoxFuture<'static, Result<(), CallError>>;
 
-type Head = Result<::http::Response<HyperOutgoingBody>, ErrorCode>;
+/// What a guest answers before its body: a response, or the error that it chose instead.
+pub(super) type Head = Result<::http::Response<WasiBody>, String>;
 
 pub(super) async fn call(
     app: &Arc<App>,
@@ -45,30 +40,49 @@ pub(super) async fn call(
             let guest = store.data_mut();
             guest.begin(ctx);
             let request = guest.http().new_incoming_request(Scheme::Http, request.map(outgoing::to_wasi))?;
-            let out = guest.http().new_response_outparam(sender)?;
+            // A caller that is gone hears no answer.
+            let answer = move |head: Result<_, _>| drop(sender.send(head.map_err(|code| format!("{code:?}"))));
+            let out = guest.http().new_response_outparam_from_callback(answer)?;
             exports.wasi_http_incoming_handler().call_handle(store, request, out).await.map_err(failure::named)
         })
     });
+    respond(app, Box::pin(handling), receiver, is_head).await
+}
 
-    let (head, handling) = first_word(Box::pin(handling), receiver)
-        .await
-        .map_err(|error| failure::of_call(&app.id, &error))?;
+/// Makes a response of what a guest answers, as soon as it has begun to.
+pub(super) async fn respond(
+    app: &Arc<App>,
+    handling: Handling,
+    receiver: oneshot::Receiver<Head>,
+    is_head: bool,
+) -> Result<Response, ChannelError> {
+    let (head, handling) = first_word(handling, receiver).await.map_err(|error| failure::of_call(&app.id, &error))?;
     let response = match head {
         Some(Ok(response)) => response,
-        Some(Err(code)) => return Err(failure::of_answer(&app.id, format_args!("an error instead of a response: {code:?}"))),
+        Some(Err(code)) => {
+            return Err(failure::of_answer(&app.id, format_args!("an error instead of a response: {code}")));
+        }
         None => return Err(failure::of_answer(&app.id, "it returned without one")),
     };
     let (parts, body) = response.into_parts();
     message::status(parts.status.as_u16()).map_err(|Invalid(message)| failure::of_answer(&app.id, message))?;
-    let answer = Answer::new(Arc::clone(app), body, handling);
-    let body = answer.into_body(&parts, is_head)?;
+
+    let mut answer = Answer::new(Arc::clone(app), body, handling);
+    let body = if answer.is_running() { Body::stream(answer) } else { answer.take_whole()? };
+    if matches!(body, Body::Empty) && !is_head && parts.status != StatusCode::NOT_MODIFIED && promises(&parts.headers) {
+        return Err(failure::of_answer(&app.id, "no body, and a content-length that promises one"));
+    }
     Ok(Response::from_parts(parts, body))
 }
 
+fn promises(headers: &HeaderMap) -> bool {
+    headers.get(header::CONTENT_LENGTH).is_some_and(|length| length != "0")
+}
+
 /// Says which host is meant, to a guest that asks, when the request does not.
-fn address(request: &mut Request, app: &App) {
+pub(super) fn address(request: &mut Request, app: &App) {
     let uri = request.uri();
-    if uri.authority().is_some() || request.headers().contains_key(::http::header::HOST) {
+    if uri.authority().is_some() || request.headers().contains_key(header::HOST) {
         return;
     }
     let mut parts = uri.clone().into_parts();
@@ -101,20 +115,4 @@ async fn first_word(
         Some(head) => (Some(head), Some(handling)),
         None => (receiver.try_recv().ok(), None),
     })
-}
-
-impl Answer {
-    /// The body to hand on: in one piece if the guest is done, else as it comes.
-    fn into_body(mut self, head: &::http::response::Parts, is_head: bool) -> Result<Body, ChannelError> {
-        if self.is_running() {
-            return Ok(Body::stream(self));
-        }
-        let body = self.take_whole()?;
-        let promised = head.headers.get(::http::header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
-        let is_empty_promise = matches!(body, Body::Empty) && promised.is_some_and(|length| length != "0");
-        if is_empty_promise && !is_head && head.status != ::http::StatusCode::NOT_MODIFIED {
-            return Err(self.invalid("no body, and a content-length that promises one"));
-        }
-        Ok(body)
-    }
 }

@@ -6,7 +6,7 @@ use trilby_core::{Body, Response, app};
 use trilby_door_wasm::WasmApp;
 use trilby_wasm::Stream;
 
-use crate::world::{World, call, read};
+use crate::world::{World, call};
 
 async fn perform(mirror: &WasmApp, operation: Value) -> Value {
     let (status, answer) = call(mirror, "POST", "/", operation.to_string()).await.expect("the mirror answers");
@@ -68,11 +68,15 @@ async fn many_items_go_in_one_call_each_with_its_own_result() {
     let Some(mirror) = world.start("mirror", "mirror").await else { return };
     let items = json!([{ "key": "a", "value": bytes(b"1") }, { "key": "b", "value": bytes(b"2") }]);
     ok(&mirror, json!({ "op": "save-bulk", "store": "statestore", "items": items })).await;
-    let rows = ok(&mirror, json!({ "op": "get-bulk", "store": "statestore", "keys": ["b", "none", "broken", "a"] })).await;
+    let rows =
+        ok(&mirror, json!({ "op": "get-bulk", "store": "statestore", "keys": ["b", "none", "broken", "a"] })).await;
     assert_eq!(rows[0][1]["ok"]["value"], bytes(b"2"));
     assert_eq!(rows[1], json!(["none", { "ok": null }]));
     assert_eq!(rows[2][0], "broken");
-    assert_eq!(rows[2][1]["error"], json!({ "kind": "unavailable", "code": "ERR_STATE_GET", "message": "no such disk" }));
+    assert_eq!(
+        rows[2][1]["error"],
+        json!({ "kind": "unavailable", "code": "ERR_STATE_GET", "message": "no such disk" })
+    );
     assert_eq!(rows[3][1]["ok"]["value"], bytes(b"1"));
 }
 
@@ -80,9 +84,7 @@ async fn many_items_go_in_one_call_each_with_its_own_result() {
 async fn a_stale_etag_is_a_conflict() {
     let world = World::new();
     let Some(mirror) = world.start("mirror", "mirror").await else { return };
-    let save = |options: Value| {
-        json!({ "op": "save", "store": "statestore", "key": "k", "value": bytes(b"1"), "options": options })
-    };
+    let save = |options: Value| json!({ "op": "save", "store": "statestore", "key": "k", "value": bytes(b"1"), "options": options });
     ok(&mirror, save(json!({ "concurrency": "first-write" }))).await;
     let conflict = pair("conflict", "ERR_STATE_SAVE");
     assert_eq!(error(&mirror, save(json!({ "concurrency": "first-write" }))).await, conflict);
@@ -152,7 +154,7 @@ async fn a_guest_calls_any_app_and_gets_its_whole_answer() {
         "closure",
         app::from_fn(|request| async {
             let (head, body) = request.into_parts();
-            let body = read(body).await.expect("in hand");
+            let body = body.collect(1 << 20).await.expect("in hand");
             let caller = head.headers["dapr-caller-app-id"].to_str().expect("text").to_owned();
             let mut response = Response::new(Body::from(format!("{} {} {caller} {body:?}", head.method, head.uri)));
             *response.status_mut() = http::StatusCode::IM_A_TEAPOT;
@@ -160,7 +162,8 @@ async fn a_guest_calls_any_app_and_gets_its_whole_answer() {
             response
         }),
     );
-    let request = json!({ "method": "PUT", "path": "a/b", "query": "q=1", "headers": [["x-a", "1"]], "body": bytes(b"hi") });
+    let request =
+        json!({ "method": "PUT", "path": "a/b", "query": "q=1", "headers": [["x-a", "1"]], "body": bytes(b"hi") });
     let answer = ok(&mirror, json!({ "op": "invoke", "app-id": "closure", "request": request })).await;
     let body = bytes(b"PUT /a/b?q=1 mirror b\"hi\"");
     assert_eq!(answer, json!({ "status": 418, "headers": [["x-answer", "42"]], "body": body }));
@@ -169,7 +172,9 @@ async fn a_guest_calls_any_app_and_gets_its_whole_answer() {
 #[tokio::test]
 async fn an_answer_over_the_limit_is_an_error_and_not_cut() {
     let world = World::new();
-    let Some(mirror) = world.start_with("mirror", "mirror", |options| options.max_body_bytes = 1000).await else { return };
+    let Some(mirror) = world.start_with("mirror", "mirror", |options| options.max_body_bytes = 1000).await else {
+        return;
+    };
     world.register("closure", app::from_fn(|_| async { Response::new(Body::from(vec![b'x'; 1001])) }));
     let invoke = json!({ "op": "invoke", "app-id": "closure", "request": { "method": "GET", "path": "/" } });
     let answer = perform(&mirror, invoke).await;
@@ -196,10 +201,10 @@ async fn what_a_guest_logs_becomes_lines_with_their_level() {
     let Some(mirror) = world.start("mirror", "mirror").await else { return };
     ok(&mirror, json!({ "op": "log", "message": "one\ntwo" })).await;
     let lines = world.lines.take();
-    assert_eq!(lines, [
-        (Stream::Stderr, "[warn] mirror: one".to_owned()),
-        (Stream::Stderr, "[warn] mirror: two".to_owned()),
-    ]);
+    assert_eq!(
+        lines,
+        [(Stream::Stderr, "[warn] mirror: one".to_owned()), (Stream::Stderr, "[warn] mirror: two".to_owned()),]
+    );
 }
 
 #[tokio::test]

@@ -133,11 +133,10 @@ async fn too_many_calls_at_once_are_turned_away() {
         options.limits.max_queue = 0;
     });
     let Some(hostile) = start.await else { return };
-    let (first, second) =
-        tokio::join!(call(&hostile, "GET", "/spin", ""), async {
-            tokio::task::yield_now().await;
-            call(&hostile, "GET", "/x", "").await
-        });
+    let (first, second) = tokio::join!(call(&hostile, "GET", "/spin", ""), async {
+        tokio::task::yield_now().await;
+        call(&hostile, "GET", "/x", "").await
+    });
     assert_eq!(first.expect_err("it spins").kind, ErrorKind::Timeout);
     let error = second.expect_err("there is no room");
     assert_eq!(error.kind, ErrorKind::Unavailable);

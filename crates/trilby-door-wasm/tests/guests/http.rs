@@ -34,7 +34,8 @@ async fn bodies_are_streamed_both_ways() {
 
     let ctx = Ctx::default();
     let calling = hostile.invoke(&ctx, request.expect("a request"));
-    let mut response = tokio::time::timeout(Duration::from_secs(10), calling).await.expect("headers first").expect("ok");
+    let mut response =
+        tokio::time::timeout(Duration::from_secs(10), calling).await.expect("headers first").expect("ok");
     assert_eq!(response.headers()["x-mark"], "1");
     for part in ["one", "two", "three"] {
         sender.send(Bytes::from(part)).await.expect("the guest reads");

@@ -4,6 +4,7 @@
 mod blocks;
 mod hostile;
 mod http;
+mod http_async;
 mod javascript;
 mod loading;
 mod orders;

@@ -49,7 +49,8 @@ async fn what_is_not_in_stock_is_refused() {
 async fn a_made_up_order_id_is_refused() {
     let world = World::new();
     let Some(storefront) = shop(&world).await else { return };
-    let (status, text) = call(&storefront, "GET", "/orders/0123456789abcdef-0123456789abcdef", "").await.expect("answers");
+    let (status, text) =
+        call(&storefront, "GET", "/orders/0123456789abcdef-0123456789abcdef", "").await.expect("answers");
     assert_eq!((status, text.as_str()), (404, "this is not one of our order ids\n"));
     let (status, _) = call(&storefront, "POST", "/orders", "no JSON").await.expect("answers");
     assert_eq!(status, 400);

@@ -7,8 +7,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use bytes::{Bytes, BytesMut};
-use http_body_util::BodyExt as _;
+use bytes::Bytes;
 use trilby_component::{
     ComponentError, ErrorKind, Metadata, Result as ComponentResult,
     json::Style,
@@ -17,7 +16,6 @@ use trilby_component::{
 };
 use trilby_core::{
     Api, AppChannel, Blocks, Body, ChannelError, Ctx, Identity, Request,
-    body::BoxError,
     health::Health,
     invoke::{InvokeApi, NameResolver},
     metadata::{Facts, MetadataApi},
@@ -27,6 +25,9 @@ use trilby_core::{
 };
 use trilby_door_wasm::{LoadError, WasmApp, WasmAppOptions};
 use trilby_wasm::{Engine, LogSink, Logs, Options, Source, Stream};
+
+/// Longest body that these tests read.
+const MAX_BODY: usize = 8 << 20;
 
 /// A runtime, as far as a door needs one.
 pub(crate) struct World {
@@ -68,6 +69,7 @@ impl World {
             invoke: InvokeApi::new(app.clone(), self.apps.clone(), HashMap::new(), None),
             metadata: MetadataApi::new(Facts { runtime_version: "9.9.9".into(), ..Facts::default() }),
             health: Health::default(),
+            errors: metrics.errors(&app, false),
             app,
         })
     }
@@ -134,17 +136,9 @@ pub(crate) async fn call_bytes(
 ) -> Result<(u16, Bytes), ChannelError> {
     let request = http::Request::builder().method(method).uri(path).body(body).expect("a request");
     let (head, body) = app.invoke(&Ctx::default(), request).await?.into_parts();
-    let body = read(body).await.map_err(|error| ChannelError::new(ErrorKind::Internal, error.to_string()))?;
+    let body = body.collect(MAX_BODY).await;
+    let body = body.map_err(|error| ChannelError::new(ErrorKind::Internal, error.to_string()))?;
     Ok((head.status.as_u16(), body))
-}
-
-/// Reads a body to its end. In a task, where the compiler cannot see that `Body::collect` is `Send`.
-pub(crate) async fn read(mut body: Body) -> Result<Bytes, BoxError> {
-    let mut all = BytesMut::new();
-    while let Some(frame) = body.frame().await {
-        all.extend_from_slice(&frame?.into_data().unwrap_or_default());
-    }
-    Ok(all.freeze())
 }
 
 pub(crate) fn get(path: &str) -> Request {
@@ -223,11 +217,7 @@ impl StateStore for MemoryState {
             return Err(ComponentError::new(ErrorKind::Unavailable, "no such disk"));
         }
         let found = self.0.lock().expect("no test panics while it holds this").items.get(&request.key).cloned();
-        Ok(found.map(|(value, version)| Item {
-            value,
-            etag: Some(version.to_string()),
-            metadata: Metadata::new(),
-        }))
+        Ok(found.map(|(value, version)| Item { value, etag: Some(version.to_string()), metadata: Metadata::new() }))
     }
 
     async fn set(&self, request: &SetRequest) -> ComponentResult<()> {

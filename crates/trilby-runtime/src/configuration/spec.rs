@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Deserialize;
 use trilby_core::secrets::Scope;
 
-use super::{ApiAccess, ApiLogging, ApiRule, Configuration, DEFAULT_FEATURES, Protocol, WasmSettings};
+use super::{ApiAccess, ApiLogging, ApiRule, Configuration, Protocol, WasmSettings};
 use crate::resources::or_default;
 
 #[derive(Default, Deserialize)]
@@ -99,6 +99,8 @@ struct Logging {
 #[serde(default)]
 struct Metrics {
     enabled: Option<bool>,
+    #[serde(rename = "recordErrorCodes", deserialize_with = "or_default")]
+    record_error_codes: bool,
 }
 
 #[derive(Default, Deserialize)]
@@ -152,6 +154,7 @@ impl Spec {
             features: features(&self.features),
             api_logging: self.logging.api_logging,
             metrics_enabled: self.metrics.enabled.or(self.metric.enabled).unwrap_or(true),
+            record_error_codes: self.metrics.record_error_codes || self.metric.record_error_codes,
             wasm: self.wasm,
         })
     }
@@ -189,10 +192,10 @@ fn rules(list: &str, written: Vec<Rule>) -> Result<Vec<ApiRule>, String> {
 }
 
 fn features(written: &[Feature]) -> Vec<String> {
-    let mut on: BTreeSet<&str> = DEFAULT_FEATURES.into();
+    let mut on = BTreeSet::new();
     for feature in written.iter().filter(|feature| !feature.name.is_empty()) {
         if feature.enabled {
-            on.insert(&feature.name);
+            on.insert(feature.name.as_str());
         } else {
             on.remove(feature.name.as_str());
         }
@@ -204,7 +207,9 @@ impl Pipeline {
     fn check(&self, field: &str) -> Result<(), String> {
         let Some(first) = self.handlers.first() else { return Ok(()) };
         let found = &first.r#type;
-        Err(format!("{field}: handler {found}: this version has no middleware; remove the handlers, or what they guard is open"))
+        Err(format!(
+            "{field}: handler {found}: this version has no middleware; remove the handlers, or what they guard is open"
+        ))
     }
 }
 

@@ -8,7 +8,11 @@ fn configuration(layers: &[&str]) -> Result<Configuration, StartError> {
     let env = [("DENIED", "s2"), ("EMPTY", "")].into_iter().collect();
     let mut stack = Layers::default();
     for layer in layers {
-        stack.add_text("config.yaml", &format!("apiVersion: dapr.io/v1alpha1\nkind: Configuration\nspec:\n{layer}"), &env)?;
+        stack.add_text(
+            "config.yaml",
+            &format!("apiVersion: dapr.io/v1alpha1\nkind: Configuration\nspec:\n{layer}"),
+            &env,
+        )?;
     }
     stack.finish()
 }
@@ -17,7 +21,7 @@ fn configuration(layers: &[&str]) -> Result<Configuration, StartError> {
 fn no_layer_is_daprs_default() {
     let configuration = configuration(&[]).expect("nothing to refuse");
     assert_eq!(configuration, Configuration::default());
-    assert_eq!(configuration.features, ["HotReload", "WorkflowsRemoteActivityReminder"]);
+    assert!(configuration.features.is_empty());
     assert!(configuration.metrics_enabled);
     assert!(configuration.allows_component("state.redis", "v1"));
 }
@@ -47,8 +51,11 @@ fn sections_come_out_as_written() {
     assert!(!configuration.allows_component("bindings.http", "v2"));
     assert!(!configuration.allows_component("state.redis", "v1"));
     assert!(configuration.allows_component("state.redis", "v2"));
-    assert_eq!(configuration.features, ["New", "WorkflowsRemoteActivityReminder"]);
-    assert_eq!(configuration.api_logging, ApiLogging { enabled: true, obfuscate_urls: true, omit_health_checks: false });
+    assert_eq!(configuration.features, ["New"]);
+    assert_eq!(
+        configuration.api_logging,
+        ApiLogging { enabled: true, obfuscate_urls: true, omit_health_checks: false }
+    );
     assert!(!configuration.metrics_enabled);
     let wasm = &configuration.wasm;
     assert!(wasm.strict_sandbox);
@@ -66,7 +73,10 @@ fn a_layer_replaces_values_and_lists_and_leaves_the_rest() {
     ])
     .expect("all good");
     assert_eq!(configuration.denied_components, ["e.f"]);
-    assert_eq!(configuration.api_logging, ApiLogging { enabled: false, obfuscate_urls: true, omit_health_checks: false });
+    assert_eq!(
+        configuration.api_logging,
+        ApiLogging { enabled: false, obfuscate_urls: true, omit_health_checks: false }
+    );
 }
 
 #[test]
@@ -109,7 +119,10 @@ fn what_would_leave_a_door_open_is_refused() {
             "  api: {denied: [{name: state, version: v1.0, protocol: htp}]}\n",
             "config.yaml: spec.api.denied: protocol \"htp\" of state, expected http or grpc",
         ),
-        ("  wasm: {memroy: 1Mi}\n", "config.yaml: document 1, line 4: spec.wasm: unknown field `memroy`, expected one of"),
+        (
+            "  wasm: {memroy: 1Mi}\n",
+            "config.yaml: document 1, line 4: spec.wasm: unknown field `memroy`, expected one of",
+        ),
         ("  wasm: {memory: much}\n", "config.yaml: document 1, line 4: spec.wasm: \"much\" is not a size such as 64Mi"),
         ("  wasm: {callTimeout: soon}\n", "config.yaml: document 1, line 4: spec.wasm: \"soon\" is not a duration"),
         ("  features: [\n", "config.yaml: document 1, line 5: "),

@@ -73,10 +73,14 @@ fn encryption(component: &Component, properties: &Properties) -> Result<Option<E
     let key = |field: &str| {
         let Some(pair) = component.metadata.iter().find(|pair| pair.name == field) else { return Ok(None) };
         let Source::Secret { name, .. } = &pair.source else {
-            return Err(ComponentError::metadata(format!("metadata {field}: an encryption key must come from a secretKeyRef")));
+            return Err(ComponentError::metadata(format!(
+                "metadata {field}: an encryption key must come from a secretKeyRef"
+            )));
         };
         let text = properties.get(field).unwrap_or_default();
-        Key::from_hex(name, text).map(Some).map_err(|cause| ComponentError::metadata(format!("metadata {field}: {cause}")))
+        Key::from_hex(name, text)
+            .map(Some)
+            .map_err(|cause| ComponentError::metadata(format!("metadata {field}: {cause}")))
     };
     match (key(PRIMARY)?, key(SECONDARY)?) {
         (Some(primary), secondary) => Ok(Some(Encryption::new(primary, secondary))),

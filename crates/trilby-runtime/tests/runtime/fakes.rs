@@ -98,11 +98,9 @@ pub(crate) fn catalog(counts: &Arc<Counts>) -> Catalog {
         tokio::time::sleep(Duration::from_secs(3600)).await;
         Err(ComponentError::new(ErrorKind::Internal, "nobody waits this long"))
     });
-    catalog.secret(entry("secretstores.vault"), async |request: OpenRequest| {
-        match request.properties.get("token") {
-            Some("hunter2") | None => Ok(Arc::new(Vault) as Arc<dyn SecretStore>),
-            Some(_) => Err(ComponentError::metadata("metadata token: not accepted")),
-        }
+    catalog.secret(entry("secretstores.vault"), async |request: OpenRequest| match request.properties.get("token") {
+        Some("hunter2") | None => Ok(Arc::new(Vault) as Arc<dyn SecretStore>),
+        Some(_) => Err(ComponentError::metadata("metadata token: not accepted")),
     });
     catalog
 }

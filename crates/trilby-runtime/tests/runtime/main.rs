@@ -162,29 +162,51 @@ async fn two_apps_of_one_id_are_an_error() {
 async fn an_error_names_file_component_field_and_fix() {
     const S: &str = "r.yaml: document 1, line 2: component s ";
     let secret = |reference: &str, auth: &str| {
-        component("s", "state.mirror", &format!("  metadata:\n  - {{name: password, secretKeyRef: {reference}}}\n{auth}")) + "---" + VAULT
+        component(
+            "s",
+            "state.mirror",
+            &format!("  metadata:\n  - {{name: password, secretKeyRef: {reference}}}\n{auth}"),
+        ) + "---"
+            + VAULT
     };
     let with_vault = |reference: &str| secret(reference, "auth: {secretStore: vault}");
-    let key = |pairs: &str| component("s", "state.mirror", &format!("  metadata: [{pairs}]\nauth: {{secretStore: vault}}")) + "---" + VAULT;
+    let key = |pairs: &str| {
+        component("s", "state.mirror", &format!("  metadata: [{pairs}]\nauth: {{secretStore: vault}}")) + "---" + VAULT
+    };
     for (yaml, expect) in [
-        (component("s", "state.msql", ""), "(state.msql/v1): unknown type state.msql/v1; this build has state.down/v1, state.mirror/v1, state.slow/v1"),
-        (component("s", "secretstores.x", ""), "(secretstores.x/v1): unknown type secretstores.x/v1; this build has secretstores.vault/v1"),
+        (
+            component("s", "state.msql", ""),
+            "(state.msql/v1): unknown type state.msql/v1; this build has state.down/v1, state.mirror/v1, state.slow/v1",
+        ),
+        (
+            component("s", "secretstores.x", ""),
+            "(secretstores.x/v1): unknown type secretstores.x/v1; this build has secretstores.vault/v1",
+        ),
         (
             component("s", "pubsub.redis", ""),
             "(pubsub.redis/v1): unknown type pubsub.redis; this build has secretstores.vault/v1, state.down/v1",
         ),
-        (component("s", "state.mirror", "").replace("v1\n", "v7\n"), "(state.mirror/v7): unknown type state.mirror/v7; this build has"),
+        (
+            component("s", "state.mirror", "").replace("v1\n", "v7\n"),
+            "(state.mirror/v7): unknown type state.mirror/v7; this build has",
+        ),
         (component("s", "state.down", ""), "(state.down/v1): cannot connect to 10.0.0.1:6379"),
         (
             component("s", "state.slow", "  initTimeout: 1ms"),
             "(state.slow/v1): did not open within 1ms; is its server up? spec.initTimeout gives it longer",
         ),
-        (with_vault("{name: nowhere}"), "(state.mirror/v1): metadata password: secret \"nowhere\" of vault: secret nowhere not found"),
+        (
+            with_vault("{name: nowhere}"),
+            "(state.mirror/v1): metadata password: secret \"nowhere\" of vault: secret nowhere not found",
+        ),
         (
             with_vault("{name: db, key: pasword}"),
             "(state.mirror/v1): metadata password: secret \"db\" of vault has no key \"pasword\"; it has empty, key, password",
         ),
-        (with_vault("{name: db, key: empty}"), "(state.mirror/v1): metadata password: key \"empty\" of secret \"db\" of vault is empty"),
+        (
+            with_vault("{name: db, key: empty}"),
+            "(state.mirror/v1): metadata password: key \"empty\" of secret \"db\" of vault is empty",
+        ),
         (
             secret("{name: db}", ""),
             "(state.mirror/v1): metadata password: secretKeyRef \"db\" without auth.secretStore; name the component that holds \
@@ -234,7 +256,10 @@ async fn secret_stores_that_wait_for_each_other_are_an_error_and_no_hang() {
         )
     };
     let error = error(&(waits("x", "y") + &waits("y", "x"))).await;
-    assert!(error.contains("component x (secretstores.vault/v1): metadata token: auth.secretStore \"y\" is not"), "{error}");
+    assert!(
+        error.contains("component x (secretstores.vault/v1): metadata token: auth.secretStore \"y\" is not"),
+        "{error}"
+    );
 }
 
 #[tokio::test]
@@ -248,7 +273,8 @@ async fn what_opened_before_a_failure_is_closed_with_the_runtime() {
 #[tokio::test]
 async fn a_configuration_denies_component_types_and_secrets_to_its_app_alone() {
     let mut layers = Layers::default();
-    let text = "spec:\n  components: {deny: [state.mirror]}\n  secrets: {scopes: [{storeName: vault, deniedSecrets: [db]}]}\n";
+    let text =
+        "spec:\n  components: {deny: [state.mirror]}\n  secrets: {scopes: [{storeName: vault, deniedSecrets: [db]}]}\n";
     layers.add_text("c.yaml", text, &Env::default()).expect("good");
     let strict = layers.finish().expect("good");
     let mut fixture = fixture(&(component("s", "state.mirror", "") + "---" + VAULT));
@@ -264,7 +290,11 @@ async fn a_configuration_denies_component_types_and_secrets_to_its_app_alone() {
 async fn facts_are_those_of_the_app() {
     let mut fixture = fixture(&(component("s", "state.mirror", "") + "---" + VAULT));
     let connection = AppConnection { port: Some(8080), protocol: "http".into(), ..AppConnection::default() };
-    let api = fixture.runtime.api_for(Identity::new("a"), &Configuration::default(), connection.clone()).await.expect("starts");
+    let api = fixture
+        .runtime
+        .api_for(Identity::new("a"), &Configuration::default(), connection.clone())
+        .await
+        .expect("starts");
     let facts = api.metadata.facts();
     assert_eq!(facts.runtime_version, "1.2.3");
     assert_eq!(facts.app_connection, connection);
@@ -278,7 +308,8 @@ async fn apps_of_a_runtime_call_each_other_by_id() {
     let mut fixture = fixture("");
     let caller = fixture.app("caller").await.expect("starts");
     fixture.app("callee").await.expect("starts");
-    let echo = app::from_fn(|request: Request| async move { Response::new(Body::from(request.uri().path().to_owned())) });
+    let echo =
+        app::from_fn(|request: Request| async move { Response::new(Body::from(request.uri().path().to_owned())) });
     fixture.runtime.local_apps().register(&Identity::new("callee"), Arc::new(echo)).expect("free");
     let request = http::Request::get("/hello").body(Body::Empty).expect("a request");
     let response = caller.invoke.call(&Ctx::default(), "callee", request).await.expect("answers");
@@ -316,7 +347,7 @@ mod endpoints {
             if tls.root_ca.as_deref() == Some("broken") {
                 return Err("rootCA holds no certificate".into());
             }
-            notes.lock().unwrap().push(tls.clone());
+            notes.lock().expect("no test panics here").push(tls.clone());
             Ok(Arc::new(Echo) as Arc<dyn HttpClient>)
         });
         let mut resources = Resources::strict();
@@ -348,7 +379,7 @@ mod endpoints {
         let response = a.invoke.call(&Ctx::default(), "plain", request).await.expect("answers");
         assert_eq!(response.into_body().collect(100).await.expect("a body"), "http://plain/v1/x?q=1 t");
         let own = TlsSettings { root_ca: Some("CA".into()), certificate: None, private_key: Some("hunter2".into()) };
-        let made = made.lock().unwrap();
+        let made = made.lock().expect("no test panics here");
         assert!(*made == [TlsSettings::default(), own], "one client for each set of settings");
     }
 
@@ -357,9 +388,18 @@ mod endpoints {
         for (spec, expect) in [
             ("{baseUrl: nothing}", "spec.baseUrl \"nothing\" is not a URL such as https://api.example.com/v2"),
             ("{baseUrl: 'ftp://x'}", "spec.baseUrl \"ftp://x\" is not a URL such as"),
-            ("{baseUrl: 'http://x', headers: [{name: 'a b', value: c}]}", "spec.headers a b: its name is not that of a header"),
-            ("{baseUrl: 'http://x', headers: [{name: a, value: \"b\\nc\"}]}", "spec.headers a: its value is not that of a header"),
-            ("{baseUrl: 'http://x', clientTLS: {rootCA: {value: broken}}}", "spec.clientTLS: rootCA holds no certificate"),
+            (
+                "{baseUrl: 'http://x', headers: [{name: 'a b', value: c}]}",
+                "spec.headers a b: its name is not that of a header",
+            ),
+            (
+                "{baseUrl: 'http://x', headers: [{name: a, value: \"b\\nc\"}]}",
+                "spec.headers a: its value is not that of a header",
+            ),
+            (
+                "{baseUrl: 'http://x', clientTLS: {rootCA: {value: broken}}}",
+                "spec.clientTLS: rootCA holds no certificate",
+            ),
             (
                 "{baseUrl: 'http://x', clientTLS: {privateKey: {secretKeyRef: {name: k}}}}",
                 "spec.clientTLS.privateKey: secretKeyRef \"k\" without auth.secretStore;",

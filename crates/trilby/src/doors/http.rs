@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use tokio::task::JoinSet;
+use trilby_core::invoke::HttpClient;
 #[cfg(feature = "wasm")]
 use trilby_core::{Api, ChannelError, Request, Response};
-use trilby_core::invoke::HttpClient;
 use trilby_door_http::{
     Access, HttpDoor, Options, Shutdown,
     client::{Client, Tls},

@@ -1,6 +1,10 @@
 //! Apps that are Wasm guests, beside others and without a socket.
 
-use trilby::{AppSpec, Body, Engine, Trilby, WasmSettings, http::{self, StatusCode}, wasm};
+use trilby::{
+    AppSpec, Body, Engine, Trilby, WasmSettings,
+    http::{self, StatusCode},
+    wasm,
+};
 
 use crate::support::{anywhere, echo, get, guest, post, send, text, with_memory};
 
@@ -25,7 +29,8 @@ async fn a_guest_keeps_state_and_is_called_like_any_app() {
 #[tokio::test]
 async fn a_guest_answers_the_world_through_its_ingress() {
     let Some(hello) = guest("hello") else { return };
-    let trilby = Trilby::builder().app(AppSpec::wasm("hello", hello).ingress(anywhere())).start().await.expect("starts");
+    let trilby =
+        Trilby::builder().app(AppSpec::wasm("hello", hello).ingress(anywhere())).start().await.expect("starts");
     let url = format!("http://{}/", trilby.ingress_address("hello").expect("listens"));
     assert_eq!(send(get(&url)).await, (StatusCode::OK, "hello from a guest\n".into()));
     trilby.shutdown().await;
@@ -42,7 +47,8 @@ async fn two_runtimes_may_share_an_engine_and_nothing_else() {
     let (one, two) = (start().await, start().await);
     let put = http::Request::put("/stock/tea").body(Body::from(r#"{"quantity": 3}"#)).expect("a request");
     one.invoke("inventory", put).await.expect("answers");
-    let stock = async |trilby: &Trilby| text(trilby.invoke("inventory", get("/stock/tea")).await.expect("answers")).await;
+    let stock =
+        async |trilby: &Trilby| text(trilby.invoke("inventory", get("/stock/tea")).await.expect("answers")).await;
     assert_eq!(stock(&one).await, r#"{"quantity":3}"#);
     assert_ne!(stock(&two).await, r#"{"quantity":3}"#);
     one.shutdown().await;

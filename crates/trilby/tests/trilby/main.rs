@@ -13,7 +13,7 @@ use tokio::{
     time::timeout,
 };
 use trilby::{
-    Address, AppSpec, Body, Ctx, Embedded, Env, Error, Listener, Request, Response, Stop, Trilby, door_http,
+    Address, AppSpec, Body, Ctx, Embedded, Env, Error, Listener, Request, Response, Stop, Trilby, door_grpc, door_http,
     http::StatusCode,
 };
 
@@ -70,7 +70,11 @@ async fn an_apps_doors_serve_its_own_blocks() {
     let saved = send(post(&url("a", "/v1.0/state/statestore"), r#"[{"key": "k", "value": 1}]"#)).await;
     assert_eq!(saved.0, StatusCode::NO_CONTENT);
     assert_eq!(send(get(&url("a", "/v1.0/state/statestore/k"))).await, (StatusCode::OK, "1".into()));
-    assert_eq!(send(get(&url("b", "/v1.0/state/statestore/k"))).await.0, StatusCode::NO_CONTENT, "keys are an app's own");
+    assert_eq!(
+        send(get(&url("b", "/v1.0/state/statestore/k"))).await.0,
+        StatusCode::NO_CONTENT,
+        "keys are an app's own"
+    );
     assert_eq!(send(get(&url("b", "/v1.0/invoke/a/method/m"))).await, (StatusCode::OK, "a /m".into()));
     assert_eq!(send(get(&url("a", "/v1.0/healthz"))).await.0, StatusCode::NO_CONTENT);
 
@@ -78,6 +82,25 @@ async fn an_apps_doors_serve_its_own_blocks() {
     assert_eq!(send(get(&format!("{public}/v1.0/healthz"))).await.0, StatusCode::NO_CONTENT);
     assert_eq!(send(get(&format!("{public}/v1.0/state/statestore/k"))).await.0, StatusCode::NOT_FOUND);
     trilby.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_grpc_door_answers_and_a_grpc_app_is_reached() {
+    let server = with_memory().app(AppSpec::caller("server").grpc(anywhere())).start().await.expect("starts");
+    let port = server.grpc_address("server").expect("listens").port();
+    let app = AppSpec::grpc_server("remote", door_grpc::app::Options::new(port));
+    let trilby = Trilby::builder().app(app).start().await.expect("starts");
+    // To this runtime the door of the other is an app like any: the call is passed through.
+    let mut request = post("/dapr.proto.runtime.v1.Dapr/GetMetadata", "\0\0\0\0\0");
+    request.headers_mut().insert("content-type", "application/grpc".parse().expect("a value"));
+    request.headers_mut().insert("te", "trailers".parse().expect("a value"));
+    let api = trilby.api("remote").expect("it runs");
+    let answer = api.invoke.proxy(&Ctx::default(), "remote", request).await.expect("answers");
+    let message = answer.into_body().collect(1 << 20).await.expect("a message");
+    let names = |name: &[u8]| message.windows(name.len()).any(|window| window == name);
+    assert!(names(b"server") && names(b"statestore"), "{message:?}");
+    trilby.shutdown().await;
+    server.shutdown().await;
 }
 
 #[tokio::test]
@@ -234,7 +257,9 @@ async fn a_port_in_use_is_named_and_nothing_stays_open() {
     let other = free.local_addr().expect("bound");
     drop(free);
     let error = Trilby::builder().app(echo("a").ingress(other).http(address)).start().await.err().expect("in use");
-    assert!(matches!(&error, Error::Listen { listener: Listener::Http, address: Address::Tcp(found), .. } if *found == address));
+    assert!(
+        matches!(&error, Error::Listen { listener: Listener::Http, address: Address::Tcp(found), .. } if *found == address)
+    );
     let message = error.to_string();
     assert!(message.starts_with(&format!("app a: cannot listen on {address} for its HTTP API: ")), "{message}");
     assert!(message.ends_with("; choose another address or stop who has it"), "{message}");

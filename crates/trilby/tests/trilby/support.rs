@@ -84,4 +84,3 @@ pub(crate) fn guest(name: &str) -> Option<String> {
     println!("NOT RUN guest {name}: {} is missing; run `cargo xtask guests`", path.display());
     None
 }
-

@@ -52,10 +52,7 @@ fn place(body: &[u8]) -> Result<Response, Error> {
         let (mut ids, etag) = index()?;
         ids.push(order.id.clone());
         ids.drain(..ids.len().saturating_sub(LISTED));
-        let together = [
-            upsert(key(&order.id), &order, None),
-            upsert(INDEX.into(), &ids, Some(Unchanged(etag))),
-        ];
+        let together = [upsert(key(&order.id), &order, None), upsert(INDEX.into(), &ids, Some(Unchanged(etag)))];
         match state::transact(STORE, &together, &[]) {
             Ok(()) => return Ok(json(201, &order)),
             Err(error) if error.kind == ErrorKind::Conflict => continue,

@@ -84,9 +84,15 @@ fn whatever_cannot_be_understood_is_named() {
         ("version: 1\napps: [{appId: a}]", "apps[0]: unknown key appId; did you mean appID?"),
         ("version: 1\ncommon: {colour: red}\napps: [{appID: a}]", "common: unknown key colour"),
         ("version: 1\ncommon: {appPort: 1}\napps: [{appID: a}]", "common: unknown key appPort"),
-        ("version: 1\napps: [{appID: a}, {appID: b}, {appID: a}]", "apps[0] and apps[2] have the same appID a; every app needs one of its own"),
+        (
+            "version: 1\napps: [{appID: a}, {appID: b}, {appID: a}]",
+            "apps[0] and apps[2] have the same appID a; every app needs one of its own",
+        ),
         ("version: 1\napps: [{appID: a, appDirPath: /no/such}]", "apps[0] (a): appDirPath /no/such is not a folder"),
-        ("version: 1\napps: [{appID: a, wasm: a.wasm, command: [x]}]", "apps[0] (a): has both wasm and command; an app is one or the other"),
+        (
+            "version: 1\napps: [{appID: a, wasm: a.wasm, command: [x]}]",
+            "apps[0] (a): has both wasm and command; an app is one or the other",
+        ),
     ] {
         assert_eq!(parsed(text).expect_err(text), expect);
     }

@@ -22,20 +22,20 @@ spec: { type: state.in-memory, version: v1 }
 ";
 
 /// Value of the item that is read: 100 bytes of JSON.
-pub const ITEM: &str = r#"[{"key":"k","value":"vvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvv"}]"#;
+pub(crate) const ITEM: &str = r#"[{"key":"k","value":"vvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvv"}]"#;
 
 /// A running daprd. Killed when dropped.
-pub struct Daprd {
-    pub http_port: u16,
-    pub grpc_port: u16,
+pub(crate) struct Daprd {
+    pub(crate) http_port: u16,
+    pub(crate) grpc_port: u16,
     /// From start to the first healthy answer.
-    pub ready_after: Duration,
+    pub(crate) ready_after: Duration,
     child: Child,
     _folder: tempfile::TempDir,
 }
 
 impl Daprd {
-    pub async fn start(binary: &Path) -> Result<Self> {
+    pub(crate) async fn start(binary: &Path) -> Result<Self> {
         let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
         std::fs::write(folder.path().join("mem.yaml"), COMPONENT).map_err(|error| error.to_string())?;
         let [http_port, grpc_port, internal, metrics] =
@@ -70,13 +70,13 @@ impl Daprd {
         }
     }
 
-    pub fn pid(&self) -> Result<u32> {
+    pub(crate) fn pid(&self) -> Result<u32> {
         self.child.id().ok_or_else(|| "daprd has ended".to_owned())
     }
 }
 
 /// A port that was free a moment ago.
-pub async fn free_port() -> Result<u16> {
+pub(crate) async fn free_port() -> Result<u16> {
     let listener = TcpListener::bind("127.0.0.1:0").await.map_err(|error| error.to_string())?;
     listener.local_addr().map(|address| address.port()).map_err(|error| error.to_string())
 }

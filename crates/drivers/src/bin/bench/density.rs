@@ -10,7 +10,7 @@ use tokio::process::Command;
 
 use crate::{Options, daprd::free_port, load::HttpConnection, report::Report};
 
-pub async fn measure(options: &Options, report: &mut Report) -> Result<()> {
+pub(crate) async fn measure(options: &Options, report: &mut Report) -> Result<()> {
     report.section("Density", "Apps of the bench guest in one `trilby run`, each loaded and idle; compiled code is shared.");
     let mut known = Vec::new();
     for apps in [1u32, 100, 1000] {

@@ -31,7 +31,7 @@ const CALLS: u32 = 20_000;
 /// A stock `wasmtime serve` 48 on such a machine, requests per CPU second of a hello; it makes an instance a request.
 const WASMTIME_SERVE: f64 = 6_800.0;
 
-pub async fn measure(options: &Options, report: &mut Report) -> Result<()> {
+pub(crate) async fn measure(options: &Options, report: &mut Report) -> Result<()> {
     report.section(
         "Wasm guests",
         "Per call, timed inside the guest over 20,000 calls; the median of 5 rounds. State in memory, 100-byte values.",

@@ -19,24 +19,24 @@ const ROUND: Duration = Duration::from_secs(2);
 
 /// What a load showed.
 #[derive(Debug, Clone, Copy)]
-pub struct Load {
-    pub per_second: f64,
+pub(crate) struct Load {
+    pub(crate) per_second: f64,
     /// Requests per second of processor time that the server's process used.
-    pub per_cpu_second: f64,
+    pub(crate) per_cpu_second: f64,
     pub p50: Duration,
     pub p99: Duration,
 }
 
 impl Load {
     /// The round in the middle by requests per CPU second.
-    pub fn median(mut rounds: Vec<Self>) -> Self {
+    pub(crate) fn median(mut rounds: Vec<Self>) -> Self {
         rounds.sort_by(|a, b| a.per_cpu_second.total_cmp(&b.per_cpu_second));
         rounds[rounds.len() / 2]
     }
 }
 
 /// Runs `callers` for one round, each repeating its own call, against the process `pid`.
-pub async fn run<C, F>(pid: u32, callers: Vec<C>) -> Result<Load>
+pub(crate) async fn run<C, F>(pid: u32, callers: Vec<C>) -> Result<Load>
 where
     C: FnMut() -> F + Send + 'static,
     F: Future<Output = Result<()>> + Send,
@@ -69,7 +69,7 @@ where
 }
 
 /// Repeats one HTTP request over a number of connections.
-pub async fn http(
+pub(crate) async fn http(
     pid: u32,
     port: u16,
     connections: usize,
@@ -89,12 +89,12 @@ pub async fn http(
 }
 
 /// One HTTP/1.1 connection that is kept open.
-pub struct HttpConnection {
+pub(crate) struct HttpConnection {
     sender: http1::SendRequest<Full<Bytes>>,
 }
 
 impl HttpConnection {
-    pub async fn open(port: u16) -> Result<Self> {
+    pub(crate) async fn open(port: u16) -> Result<Self> {
         let stream = TcpStream::connect(("127.0.0.1", port)).await.map_err(|error| error.to_string())?;
         stream.set_nodelay(true).map_err(|error| error.to_string())?;
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
@@ -103,7 +103,7 @@ impl HttpConnection {
     }
 
     /// Sends a request and reads the answer to its end; anything but success is a failure.
-    pub async fn call(&mut self, method: &str, path: &str, body: &'static str) -> Result<Bytes> {
+    pub(crate) async fn call(&mut self, method: &str, path: &str, body: &'static str) -> Result<Bytes> {
         let request = Request::builder().method(method).uri(path).header("host", "localhost");
         let request = request.body(Full::new(Bytes::from_static(body.as_bytes()))).map_err(|error| error.to_string())?;
         let response = self.sender.send_request(request).await.map_err(|error| error.to_string())?;

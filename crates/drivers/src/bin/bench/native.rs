@@ -11,7 +11,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 
 /// Answers every request on this port with `hello`, forever.
-pub async fn serve(port: u16) -> Result<()> {
+pub(crate) async fn serve(port: u16) -> Result<()> {
     let listener = TcpListener::bind(("127.0.0.1", port)).await.map_err(|error| error.to_string())?;
     loop {
         let (stream, _) = listener.accept().await.map_err(|error| error.to_string())?;

@@ -11,24 +11,24 @@ struct Section {
 }
 
 /// The report as far as it is known.
-pub struct Report {
+pub(crate) struct Report {
     peers: Vec<String>,
     sections: Vec<Section>,
 }
 
 impl Report {
-    pub fn new(peers: &[(String, PathBuf)]) -> Self {
+    pub(crate) fn new(peers: &[(String, PathBuf)]) -> Self {
         Self { peers: peers.iter().map(|(name, _)| name.clone()).collect(), sections: Vec::new() }
     }
 
     /// Begins a section.
-    pub fn section(&mut self, title: &'static str, about: &'static str) {
+    pub(crate) fn section(&mut self, title: &'static str, about: &'static str) {
         println!("\n{title}\n");
         self.sections.push(Section { title, about, rows: Vec::new() });
     }
 
     /// Adds what was measured, and what it should be at most or at least, if anything.
-    pub fn row(&mut self, what: &str, measured: String, target: &str, verdict: Option<bool>) {
+    pub(crate) fn row(&mut self, what: &str, measured: String, target: &str, verdict: Option<bool>) {
         let verdict = match verdict {
             Some(true) => "met",
             Some(false) => "**missed**",
@@ -41,7 +41,7 @@ impl Report {
     }
 
     /// Writes the document.
-    pub fn write(&self, path: &Path) -> Result<()> {
+    pub(crate) fn write(&self, path: &Path) -> Result<()> {
         let mut text = String::from("# Benchmarks\n\n");
         let date = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
         let peers = if self.peers.is_empty() { "none".to_owned() } else { self.peers.join(", ") };

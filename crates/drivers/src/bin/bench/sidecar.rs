@@ -22,7 +22,7 @@ const ROUNDS: usize = 3;
 /// that is the target where no peer is given.
 const LOADS: [(&str, f64); 4] = [("HTTP get", 23_500.0), ("HTTP set", 21_000.0), ("gRPC get", 21_500.0), ("gRPC set", 20_100.0)];
 
-pub async fn measure(options: &Options, report: &mut Report) -> Result<()> {
+pub(crate) async fn measure(options: &Options, report: &mut Report) -> Result<()> {
     report.section(
         "As a sidecar",
         "State in memory, 100-byte values, 16 connections with one request in flight on each; the median of 3 rounds. \
@@ -93,7 +93,7 @@ fn compare(report: &mut Report, what: &str, stock: f64, binaries: &[(String, Pat
     }
 }
 
-pub async fn one_round(daprd: &Daprd, what: &str, connections: usize) -> Result<Load> {
+pub(crate) async fn one_round(daprd: &Daprd, what: &str, connections: usize) -> Result<Load> {
     let pid = daprd.pid()?;
     if what.starts_with("HTTP") {
         let (method, path, body) =
@@ -124,7 +124,7 @@ pub async fn one_round(daprd: &Daprd, what: &str, connections: usize) -> Result<
     load::run(pid, callers).await
 }
 
-pub fn micros(took: Duration) -> f64 {
+pub(crate) fn micros(took: Duration) -> f64 {
     took.as_secs_f64() * 1e6
 }
 

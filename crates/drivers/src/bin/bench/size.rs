@@ -8,7 +8,7 @@ use crate::{Options, report::Report};
 
 const MB: f64 = 1e6;
 
-pub fn measure(options: &Options, report: &mut Report) -> Result<()> {
+pub(crate) fn measure(options: &Options, report: &mut Report) -> Result<()> {
     report.section("Size", "Stripped release binaries, x86-64.");
     for name in ["daprd", "trilby"] {
         let size = megabytes(&options.binaries.join(name))?;

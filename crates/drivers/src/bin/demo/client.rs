@@ -14,20 +14,20 @@ use serde_json::Value;
 use crate::Result;
 
 /// What the storefront answered, and after how long.
-pub struct Answer {
-    pub status: u16,
-    pub body: Bytes,
-    pub took: Duration,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) body: Bytes,
+    pub(crate) took: Duration,
 }
 
 impl Answer {
     /// The body as JSON.
-    pub fn json(&self) -> Result<Value> {
+    pub(crate) fn json(&self) -> Result<Value> {
         serde_json::from_slice(&self.body).map_err(|error| format!("{error} in {:?}", self.body))
     }
 
     /// This answer, if it has that status.
-    pub fn expect(self, status: u16) -> Result<Self> {
+    pub(crate) fn expect(self, status: u16) -> Result<Self> {
         if self.status == status {
             return Ok(self);
         }
@@ -37,17 +37,17 @@ impl Answer {
 
 /// Keeps its connections open, as a browser or another service would.
 #[derive(Clone)]
-pub struct Client {
+pub(crate) struct Client {
     http: HyperClient<HttpConnector, Full<Bytes>>,
     port: u16,
 }
 
 impl Client {
-    pub fn new(port: u16) -> Self {
+    pub(crate) fn new(port: u16) -> Self {
         Self { http: HyperClient::builder(TokioExecutor::new()).build_http(), port }
     }
 
-    pub async fn call(&self, method: &str, path: &str, body: &'static str) -> Result<Answer> {
+    pub(crate) async fn call(&self, method: &str, path: &str, body: &'static str) -> Result<Answer> {
         let started = Instant::now();
         let request = Request::builder().method(method).uri(format!("http://127.0.0.1:{}{path}", self.port));
         let request = request.body(Full::new(Bytes::from_static(body.as_bytes()))).map_err(|error| error.to_string())?;

@@ -18,15 +18,15 @@ use crate::{Options, Result, client::Client};
 const PORT_IN_FILE: u16 = 8080;
 
 /// A folder with the apps' file and their state, which outlives the process.
-pub struct Site {
+pub(crate) struct Site {
     folder: tempfile::TempDir,
     binary: PathBuf,
-    pub port: u16,
+    pub(crate) port: u16,
 }
 
 impl Site {
     /// Puts the example into a temporary folder: its own secret, and the storefront on 8080 or on a free port.
-    pub async fn prepare(options: &Options) -> Result<Self> {
+    pub(crate) async fn prepare(options: &Options) -> Result<Self> {
         let problem = |what: &Path, error: std::io::Error| format!("{}: {error}", what.display());
         let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
         let port = free_port().await?;
@@ -46,7 +46,7 @@ impl Site {
     }
 
     /// Starts the services and waits for the first answer; says how long that took.
-    pub async fn start(&self) -> Result<(Services, Duration)> {
+    pub(crate) async fn start(&self) -> Result<(Services, Duration)> {
         let log = self.folder.path().join("log");
         let open = || fs::OpenOptions::new().create(true).append(true).open(&log).map_err(|error| error.to_string());
         let started = Instant::now();
@@ -76,22 +76,22 @@ impl Site {
 }
 
 /// The running process.
-pub struct Services {
+pub(crate) struct Services {
     child: Child,
 }
 
 impl Services {
-    pub fn pid(&self) -> Result<u32> {
+    pub(crate) fn pid(&self) -> Result<u32> {
         self.child.id().ok_or_else(|| "the services have ended".to_owned())
     }
 
     /// Ends it without warning, as a crash does.
-    pub async fn kill(mut self) -> Result<()> {
+    pub(crate) async fn kill(mut self) -> Result<()> {
         self.child.kill().await.map_err(|error| error.to_string())
     }
 
     /// Waits until it ends, which it does when the terminal sends it an interrupt.
-    pub async fn wait(mut self) -> Result<()> {
+    pub(crate) async fn wait(mut self) -> Result<()> {
         self.child.wait().await.map(drop).map_err(|error| error.to_string())
     }
 }

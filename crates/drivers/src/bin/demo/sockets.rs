@@ -18,24 +18,24 @@ use crate::Result;
 const INTERVAL: Duration = Duration::from_millis(1);
 
 /// What was seen.
-pub struct Count {
+pub(crate) struct Count {
     /// How often it was looked.
-    pub looks: u32,
+    pub(crate) looks: u32,
     /// Connections of the storefront's own HTTP port.
-    pub http: usize,
+    pub(crate) http: usize,
     /// Sockets of any other kind that were not there before.
-    pub other: usize,
+    pub(crate) other: usize,
 }
 
 /// A look-out on one process.
-pub struct Watch {
+pub(crate) struct Watch {
     done: Arc<AtomicBool>,
     watching: JoinHandle<Count>,
 }
 
 impl Watch {
     /// Starts looking. Sockets that are open already are not counted.
-    pub fn start(pid: u32, port: u16) -> Result<Self> {
+    pub(crate) fn start(pid: u32, port: u16) -> Result<Self> {
         let known = sockets(pid)?;
         let done = Arc::new(AtomicBool::new(false));
         let flag = Arc::clone(&done);
@@ -59,7 +59,7 @@ impl Watch {
     }
 
     /// Stops looking.
-    pub fn finish(self) -> Result<Count> {
+    pub(crate) fn finish(self) -> Result<Count> {
         self.done.store(true, Ordering::Relaxed);
         self.watching.join().map_err(|_| "the look-out failed".to_owned())
     }

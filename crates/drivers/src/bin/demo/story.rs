@@ -21,7 +21,7 @@ const LOAD_CLIENTS: usize = 16;
 const SERVICES: u64 = 3;
 
 /// Tells it, and checks every claim on the way.
-pub async fn tell(options: Options) -> Result<()> {
+pub(crate) async fn tell(options: Options) -> Result<()> {
     let site = Site::prepare(&options).await?;
     println!("\nOrders: three Wasm services in one process, state in SQLite, a secret from a file\n");
     let (services, first) = site.start().await?;

@@ -216,7 +216,7 @@ mod tests {
         ] {
             assert_eq!(config(&pairs).err().expect("invalid").to_string(), message);
         }
-        let error = config(&[]).expect("valid").dsn().err().expect("nowhere to connect to");
+        let error = config(&[]).expect("valid").dsn().expect_err("nowhere to connect to");
         assert!(error.to_string().starts_with("metadata connectionString is missing"), "{error}");
     }
 }

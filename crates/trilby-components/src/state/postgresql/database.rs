@@ -114,6 +114,12 @@ impl Database {
         client.batch_execute(sql).await.map_err(|error| self.explain(&error))
     }
 
+    /// Says that it was the tables that could not be prepared.
+    pub(super) fn unprepared(&self, error: ComponentError) -> ComponentError {
+        let message = format!("tables at {} cannot be created or brought up to date: {error}", self.name);
+        ComponentError::new(error.kind(), message).with_source(error)
+    }
+
     pub(super) fn close(&self) {
         self.pool.close();
     }
@@ -157,8 +163,8 @@ fn kind(state: &SqlState) -> ErrorKind {
     match state.code().get(..2) {
         Some("22") => ErrorKind::InvalidRequest,
         Some("28") => ErrorKind::Denied,
-        // Connection lost, read-only server, conflict of transactions, out of resources, shutting down.
-        Some("08" | "25" | "40" | "53" | "57") => ErrorKind::Unavailable,
+        // Connection lost, read-only server, conflict of transactions, out of resources, locked, shutting down.
+        Some("08" | "25" | "40" | "53" | "55" | "57") => ErrorKind::Unavailable,
         _ => ErrorKind::Internal,
     }
 }

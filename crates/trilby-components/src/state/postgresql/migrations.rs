@@ -12,6 +12,9 @@ use super::database::{Database, Lease};
 const CREATE_ATTEMPTS: u32 = 3;
 const CREATE_PAUSE: Duration = Duration::from_millis(50);
 
+/// How long another process may take to migrate before this one gives up.
+const LOCK_TIMEOUT: &str = "1min";
+
 /// The steps of one version of the store.
 pub(super) struct Migrations<'a> {
     /// The table that remembers which steps are done.
@@ -68,7 +71,7 @@ impl Migrations<'_> {
         let table = self.metadata_table;
         let insert = format!("INSERT INTO {table} (key, value) VALUES ('lock', 'lock') ON CONFLICT (key) DO NOTHING");
         database.run(client, &insert).await?;
-        database.run(client, "BEGIN").await?;
+        database.run(client, &format!("BEGIN; SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")).await?;
         database.run(client, &format!("SELECT value FROM {table} WHERE key = 'lock' FOR UPDATE")).await?;
 
         let done = self.level(database, client).await?;

@@ -61,6 +61,10 @@ impl Endpoint {
         self.addresses.iter().map(Address::to_string).collect::<Vec<_>>().join(",")
     }
 
+    pub(super) fn is_cluster(&self) -> bool {
+        matches!(self.servers, Servers::Cluster(_))
+    }
+
     pub(super) async fn connect(&self) -> RedisResult<Connection> {
         match &self.servers {
             Servers::Node(client) => self.connect_to(client).await,
@@ -234,10 +238,6 @@ impl Connection {
             Self::Node { lost, .. } => lost.load(Ordering::Relaxed),
             Self::Cluster(_) => false,
         }
-    }
-
-    pub(super) fn is_cluster(&self) -> bool {
-        matches!(self, Self::Cluster(_))
     }
 }
 

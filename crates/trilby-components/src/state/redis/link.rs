@@ -88,12 +88,16 @@ impl Link {
     pub(super) async fn call<R: Request>(&self, request: &R, limit: Option<Duration>) -> Result<R::Reply> {
         let mut attempt = 0;
         loop {
-            let error = match within(limit, self.attempt(request)).await {
+            let slot = self.slot();
+            let error = match within(limit, self.attempt(&slot, request)).await {
                 Some(Ok(reply)) => return Ok(reply),
                 Some(Err(error)) => error,
                 None => {
-                    // The server may be gone without a word; the next request finds out on a fresh connection.
-                    self.forget(&self.slot());
+                    // The server may be gone without a word; the next request finds out on a fresh connection. In a
+                    // cluster it is one of many, and the driver sees to each.
+                    if !self.is_cluster() {
+                        self.forget(&slot);
+                    }
                     return Err(self.timed_out(limit.unwrap_or_default()));
                 }
             };
@@ -106,9 +110,9 @@ impl Link {
         }
     }
 
-    /// Whether the servers are a cluster, where one request cannot reach every key. False while not connected.
+    /// Whether the servers are a cluster, where one request cannot reach every key.
     pub(super) fn is_cluster(&self) -> bool {
-        self.slot().get().is_some_and(Connection::is_cluster)
+        self.endpoint.is_cluster()
     }
 
     /// Lets go of the connection. A later request would connect again.
@@ -141,12 +145,17 @@ impl Link {
         ComponentError::new(kind, message).with_source(error.clone())
     }
 
-    async fn attempt<R: Request>(&self, request: &R) -> RedisResult<R::Reply> {
-        let mut slot = self.slot();
-        if slot.get().is_some_and(Connection::is_lost) {
-            self.forget(&slot);
-            slot = self.slot();
+    /// What an error of the first request means: a server that answers, and refuses even that, was asked for a database
+    /// or an arrangement that it does not have.
+    pub(super) fn refused_to_open(&self, error: ComponentError) -> ComponentError {
+        if error.kind() != ErrorKind::Internal {
+            return error;
         }
+        let message = format!("redis at {} cannot be used as configured: {error}", self.endpoint.name());
+        ComponentError::metadata(message).with_source(error)
+    }
+
+    async fn attempt<R: Request>(&self, slot: &Arc<OnceCell<Connection>>, request: &R) -> RedisResult<R::Reply> {
         let reply = async {
             let mut connection = slot.get_or_try_init(|| self.endpoint.connect()).await?.clone();
             request.send(&mut connection).await
@@ -154,12 +163,22 @@ impl Link {
         reply.await.inspect_err(|error| {
             // A server that lost its role refuses writes: the sentinels know the new one.
             if error.is_unrecoverable_error() || error.kind() == Failure::Server(ServerErrorKind::ReadOnly) {
-                self.forget(&slot);
+                self.forget(slot);
             }
         })
     }
 
+    /// Where the connection is, or will be.
     fn slot(&self) -> Arc<OnceCell<Connection>> {
+        let slot = self.current();
+        if slot.get().is_some_and(Connection::is_lost) {
+            self.forget(&slot);
+            return self.current();
+        }
+        slot
+    }
+
+    fn current(&self) -> Arc<OnceCell<Connection>> {
         Arc::clone(&self.slot.read().unwrap_or_else(PoisonError::into_inner))
     }
 
