@@ -7,6 +7,8 @@ mod running;
 
 use std::{
     collections::BTreeSet,
+    io::{Read as _, Write as _},
+    net::{TcpListener, TcpStream},
     time::{Duration, Instant},
 };
 
@@ -76,7 +78,7 @@ async fn it_waits_for_the_app_and_can_be_called_meanwhile() {
     assert_eq!(status(http, "/v1.0/healthz/outbound").await, Some(204));
     assert_eq!(status(http, "/v1.0/healthz").await, Some(500));
 
-    let listener = std::net::TcpListener::bind(("127.0.0.1", app_port)).expect("free a moment ago");
+    let listener = TcpListener::bind(("127.0.0.1", app_port)).expect("free a moment ago");
     daprd.logged(&format!("application discovered on port {app_port}")).await;
     daprd.logged("dapr initialized").await;
     assert_eq!(status(http, "/v1.0/healthz").await, Some(204));
@@ -84,21 +86,27 @@ async fn it_waits_for_the_app_and_can_be_called_meanwhile() {
     assert_eq!(daprd.stop().await, Some(0));
 }
 
-/// An app that takes its time.
-async fn slow_app(time: Duration) -> HttpServer {
-    HttpServer::start(move |_| {
-        std::thread::sleep(time);
-        HttpReply::new(200, "done")
-    })
-    .await
+/// An app that takes its time, on a thread of its own so that nothing else here waits for it. Returns its port.
+fn slow_app(time: Duration) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let port = listener.local_addr().expect("an address").port();
+    let answer = move |mut stream: TcpStream| {
+        // daprd only looks whether the port is open, and sends nothing then.
+        if stream.read(&mut [0; 4096]).is_ok_and(|read| read > 0) {
+            std::thread::sleep(time);
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\ndone").ok();
+        }
+    };
+    std::thread::spawn(move || listener.incoming().flatten().for_each(answer));
+    port
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn what_is_under_way_is_finished() {
-    let app = slow_app(Duration::from_millis(800)).await;
+    let app = slow_app(Duration::from_millis(800));
     let site = Site::new(&[]);
     let (port, line) = quiet().await;
-    let mut daprd = site.daprd(&format!("{line} --app-port {}", app.port));
+    let mut daprd = site.daprd(&format!("{line} --app-port {app}"));
     daprd.logged("dapr initialized").await;
     let call = tokio::spawn(async move { http(port, "GET", "/v1.0/invoke/myapp/method/slow", &[], b"").await });
     tokio::time::sleep(Duration::from_millis(300)).await;
@@ -107,12 +115,12 @@ async fn what_is_under_way_is_finished() {
     assert_eq!((answer.status, &answer.body[..]), (200, &b"done"[..]));
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn whoever_says_it_twice_does_not_wait() {
-    let app = slow_app(Duration::from_secs(4)).await;
+    let app = slow_app(Duration::from_secs(4));
     let site = Site::new(&[]);
     let (port, line) = quiet().await;
-    let mut daprd = site.daprd(&format!("{line} --app-port {} --dapr-graceful-shutdown-seconds 60", app.port));
+    let mut daprd = site.daprd(&format!("{line} --app-port {app} --dapr-graceful-shutdown-seconds 60"));
     daprd.logged("dapr initialized").await;
     let call = tokio::spawn(async move { http(port, "GET", "/v1.0/invoke/myapp/method/slow", &[], b"").await });
     tokio::time::sleep(Duration::from_millis(300)).await;
@@ -131,7 +139,7 @@ async fn a_hangup_reads_the_files_again() {
     let (port, line) = quiet().await;
     let mut daprd = site.daprd(&format!("{line} --resources-path res"));
     daprd.logged("dapr initialized").await;
-    site.write("res/more.yaml", MEMORY.replace("mem", "more").replace("in-more", "in-memory"));
+    site.write("res/more.yaml", MEMORY.replace("name: mem", "name: more"));
     daprd.signal("HUP").await;
     daprd.logged("component=more").await;
     let started = Instant::now();

@@ -39,11 +39,8 @@ async fn orders() -> Option<(Site, u16)> {
 fn listening(pid: u32) -> usize {
     let fds = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("a process");
     let links = fds.filter_map(|fd| std::fs::read_link(fd.ok()?.path()).ok());
-    let sockets: HashSet<_> = links.filter_map(|link| {
-        let link = link.to_string_lossy().into_owned();
-        Some(link.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned())
-    });
-    let sockets: HashSet<_> = sockets.collect();
+    let sockets: HashSet<_> =
+        links.filter_map(|link| Some(link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned())).collect();
     let tables =
         ["tcp", "tcp6"].map(|table| std::fs::read_to_string(format!("/proc/{pid}/net/{table}")).unwrap_or_default());
     let rows =
@@ -135,7 +132,7 @@ async fn a_command_is_told_its_surroundings_and_ends_with_the_runtime() {
     let line: serde_json::Value = serde_json::from_str(&line).expect("JSON");
     assert_eq!(line["msg"], format!("id=shop port={app_port} protocol=http own=mine"));
     assert_eq!((&line["app_id"], &line["scope"]), (&"shop".into(), &"app.stdout".into()));
-    let line: serde_json::Value = serde_json::from_str(&trilby.logged("child=").await).expect("JSON");
+    let line: serde_json::Value = serde_json::from_str(&trilby.logged(r#""msg":"child="#).await).expect("JSON");
     let child = line["msg"].as_str().and_then(|text| text.strip_prefix("child=")).expect("a process").to_owned();
 
     assert_eq!(trilby.stop().await, Some(0));
@@ -249,7 +246,8 @@ async fn compiled_ahead_of_time_a_program_runs_as_it_did() {
 #[tokio::test]
 async fn inspect_shows_what_a_program_needs_and_what_it_would_be_refused() {
     let site = Site::new(&[]);
-    let needy = r#"(component (import "trilby:dapr/state@0.2.0" (instance)) (import "wasi:filesystem/types@0.2.3" (instance)))"#;
+    let needy =
+        r#"(component (import "trilby:dapr/state@0.2.0" (instance)) (import "wasi:sockets/tcp@0.2.3" (instance)))"#;
     site.write("needy.wasm", wat::parse_str(needy).expect("a component"));
     let mut inspecting = site.trilby("inspect needy.wasm");
     assert_eq!(inspecting.ended().await, Some(1));
@@ -257,11 +255,11 @@ async fn inspect_shows_what_a_program_needs_and_what_it_would_be_refused() {
     for part in [
         "needy.wasm: component",
         "blocks   state",
-        "wasi:filesystem/types@0.2.3, which needs a grant: give the app a folder",
+        "wasi:sockets/tcp@0.2.3, which needs a grant: give the app hosts to connect to",
     ] {
         assert!(text.contains(part), "no {part:?} in {text}");
     }
-    let mut granted = site.trilby("inspect needy.wasm --dir . --json");
+    let mut granted = site.trilby("inspect needy.wasm --allow-host a.b --json");
     assert_eq!(granted.ended().await, Some(0));
     let report: serde_json::Value = serde_json::from_str(&granted.log()).expect("JSON");
     assert_eq!((&report["blocks"][0], &report["refused"]), (&"state".into(), &serde_json::json!([])));

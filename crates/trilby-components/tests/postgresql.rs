@@ -478,19 +478,27 @@ async fn a_server_that_does_not_answer_times_out_and_keeps_no_connection() {
 #[tokio::test]
 async fn a_login_that_is_refused_is_denied() {
     let Some(fixture) = Fixture::new().await else { return };
-    let error = fixture.try_open("v2", &[("password", "wrong")]).await.err().expect("the password is wrong");
+    let open = async |properties: &[_]| fixture.try_open("v2", properties).await.map(drop);
+    let error = open(&[("user", "nobody_of_this_name")]).await.expect_err("there is no such user");
     assert_eq!(error.kind(), ErrorKind::Denied, "{error}");
+    let error = open(&[("database", "nowhere")]).await.expect_err("there is no such database");
+    assert_eq!(error.kind(), ErrorKind::InvalidMetadata, "{error}");
+    assert!(error.to_string().contains("nowhere"), "{error}");
+    let error = open(&[("tablePrefix", "no such ")]).await.expect_err("there is no such schema");
+    assert!(error.to_string().starts_with("tables at "), "{error}");
+
+    if open(&[("password", "wrong")]).await.is_ok() {
+        eprintln!("NOT RUN state.postgresql with a wrong password: the server of TRILBY_TEST_POSTGRES asks for none");
+        return fixture.end().await;
+    }
     let config: tokio_postgres::Config = fixture.url.parse().expect("a URL");
     let [Host::Tcp(host)] = config.get_hosts() else { panic!("{} must name one host", fixture.url) };
     let port = config.get_ports().first().copied().unwrap_or(5432);
     let keywords = format!("host={host} port={port} user={}", config.get_user().unwrap_or("postgres"));
-    let error = fixture.try_open("v2", &[("connectionString", &*keywords)][..]).await.err().expect("no password");
-    assert_eq!(error.kind(), ErrorKind::Denied, "{error}");
-    let error = fixture.try_open("v2", &[("database", "nowhere")]).await.err().expect("no such database");
-    assert_eq!(error.kind(), ErrorKind::InvalidMetadata, "{error}");
-    assert!(error.to_string().contains("nowhere"), "{error}");
-    let error = fixture.try_open("v2", &[("tablePrefix", "no such ")]).await.err().expect("no such schema");
-    assert!(error.to_string().starts_with("tables at "), "{error}");
+    for (name, value) in [("password", "wrong"), ("connectionString", &keywords)] {
+        let error = open(&[(name, value)]).await.expect_err("the password is wrong or missing");
+        assert_eq!(error.kind(), ErrorKind::Denied, "{error}");
+    }
     fixture.end().await;
 }
 

@@ -20,6 +20,8 @@ pub struct Backend {
     variable: Option<&'static str>,
     /// Whether it is tested through every door, not only the embedded one.
     pub every_door: bool,
+    /// Cases in which Dapr's component behaves differently, and ours as Dapr's.
+    pub except: &'static [&'static str],
 }
 
 /// State stores.
@@ -31,6 +33,7 @@ pub const STATE: &[Backend] = &[
         metadata: "",
         variable: None,
         every_door: true,
+        except: &[],
     },
     Backend {
         name: "sqlite",
@@ -39,6 +42,7 @@ pub const STATE: &[Backend] = &[
         metadata: "{ name: connectionString, value: 'FOLDER/state.db' }",
         variable: None,
         every_door: true,
+        except: &[],
     },
     Backend {
         name: "redis",
@@ -47,6 +51,7 @@ pub const STATE: &[Backend] = &[
         metadata: "{ name: redisHost, value: 'ADDRESS' }",
         variable: Some("TRILBY_TEST_REDIS"),
         every_door: false,
+        except: &[],
     },
     Backend {
         name: "postgresql-v1",
@@ -56,6 +61,7 @@ pub const STATE: &[Backend] = &[
                    { name: metadataTableName, value: suite_v1_metadata }",
         variable: Some("TRILBY_TEST_POSTGRES"),
         every_door: false,
+        except: &[],
     },
     Backend {
         name: "postgresql-v2",
@@ -65,8 +71,12 @@ pub const STATE: &[Backend] = &[
                    { name: metadataTableName, value: suite_v2_metadata }",
         variable: Some("TRILBY_TEST_POSTGRES"),
         every_door: false,
+        except: &[],
     },
 ];
+
+/// The environment variable that the suite sets for the secret store over the environment.
+pub const SECRET_VARIABLE: (&str, &str) = ("TRILBY_SUITE_plain", "p");
 
 /// Secret stores. Each is set up with the secret `plain` = `p`.
 pub const SECRETS: &[Backend] = &[
@@ -77,6 +87,7 @@ pub const SECRETS: &[Backend] = &[
         metadata: "{ name: secretsFile, value: 'FOLDER/secrets.json' }",
         variable: None,
         every_door: true,
+        except: &[],
     },
     Backend {
         name: "local-env",
@@ -85,6 +96,8 @@ pub const SECRETS: &[Backend] = &[
         metadata: "{ name: prefix, value: 'TRILBY_SUITE_' }",
         variable: None,
         every_door: false,
+        // A variable that is not set is an empty secret.
+        except: &["a_secret_that_does_not_exist_is_an_error_that_names_it"],
     },
 ];
 

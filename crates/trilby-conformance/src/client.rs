@@ -1,6 +1,6 @@
 //! What an application can do and see through a door. Cases speak only this, so each runs through every door.
 
-use std::{fmt, time::Duration};
+use std::fmt;
 
 use async_trait::async_trait;
 
@@ -57,8 +57,8 @@ pub struct Write {
     pub etag: Option<String>,
     /// Without an etag: only write if the item does not exist.
     pub first_write: bool,
-    /// Life of the item.
-    pub ttl: Option<Duration>,
+    /// Life of the item in seconds; -1 takes a life away.
+    pub ttl_seconds: Option<i64>,
 }
 
 impl Write {
@@ -81,10 +81,10 @@ impl Write {
         self
     }
 
-    /// Expires after `ttl`.
+    /// Expires after so many seconds, or never with -1.
     #[must_use]
-    pub fn expiring(mut self, ttl: Duration) -> Self {
-        self.ttl = Some(ttl);
+    pub fn living(mut self, seconds: i64) -> Self {
+        self.ttl_seconds = Some(seconds);
         self
     }
 }

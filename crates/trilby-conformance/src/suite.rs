@@ -27,11 +27,14 @@ pub struct Subject {
     pub label: String,
     /// What it says it can do, by Dapr's names.
     pub capabilities: Vec<&'static str>,
+    /// Cases that it is not to pass.
+    pub except: &'static [&'static str],
 }
 
 /// The tests of one component through one door. A case that needs what the component does not claim is not made.
 pub fn trials(runtime: &Arc<Runtime>, subject: &Subject, door: &Door, cases: Vec<Case>) -> Vec<Trial> {
-    let fits = |case: &Case| case.needs.iter().all(|feature| subject.capabilities.contains(feature));
+    let able = |case: &Case| case.needs.iter().all(|feature| subject.capabilities.contains(feature));
+    let fits = |case: &Case| able(case) && !subject.except.contains(&case.name);
     let trial = |case: Case| {
         let name = format!("{}/{}/{}", subject.label, door.name, case.name);
         let (runtime, client, component) = (Arc::clone(runtime), Arc::clone(&door.client), subject.component.clone());

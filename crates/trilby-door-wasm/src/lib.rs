@@ -21,4 +21,4 @@ mod state;
 pub use app::{WasmApp, WasmAppOptions};
 pub use link::LoadError;
 pub use outgoing::DaprHttp;
-pub use report::{Entry, Refusal, Report};
+pub use report::{Entry, Reason, Refusal, Report};

@@ -124,7 +124,8 @@ impl<'a> Change<'a> {
         // A negative life means no limit, as in Dapr; so does one of more than a hundred years.
         let life = u32::try_from(seconds).ok().filter(|&seconds| seconds > 0);
         let entry = Entry {
-            value: request.value.encode(Style::Standard)?,
+            // A copy: the bytes may be a slice of a network buffer, which the item would keep alive.
+            value: Bytes::copy_from_slice(&request.value.encode(Style::Standard)?),
             etag: Uuid::new_v4(),
             expires_at: life.map(|seconds| SystemTime::now() + Duration::from_secs(seconds.into())),
         };

@@ -29,7 +29,7 @@ pub fn all() -> Vec<Case> {
         case("of_many_concurrent_first_writes_one_wins", &[Feature::Etag], |c, s| Box::pin(one_wins(c, s))),
         case("one_failed_item_does_not_undo_the_others", &[Feature::Etag], |c, s| Box::pin(partial_bulk(c, s))),
         case("an_item_with_a_ttl_expires", &[Feature::Ttl], |c, s| Box::pin(ttl_expires(c, s))),
-        case("a_write_without_ttl_takes_the_ttl_away", &[Feature::Ttl], |c, s| Box::pin(ttl_removed(c, s))),
+        case("a_life_of_minus_one_takes_the_life_away", &[Feature::Ttl], |c, s| Box::pin(ttl_removed(c, s))),
         case("a_transaction_applies_all_its_operations", &[Feature::Transactional], |c, s| {
             Box::pin(transaction_applies(c, s))
         }),
@@ -209,15 +209,15 @@ async fn partial_bulk(c: &dyn Client, s: &str) -> Outcome {
 }
 
 async fn ttl_expires(c: &dyn Client, s: &str) -> Outcome {
-    save(c, s, Write::new("brief", "1").expiring(Duration::from_secs(1))).await?;
+    save(c, s, Write::new("brief", "1").living(1)).await?;
     check(read(c, s, "brief").await?.is_some(), || "it was gone at once".to_owned())?;
     keep_trying(Duration::from_secs(10), || async { Ok(read(c, s, "brief").await?.is_none()) }).await?;
     save(c, s, Write::new("brief", "2").first()).await
 }
 
 async fn ttl_removed(c: &dyn Client, s: &str) -> Outcome {
-    save(c, s, Write::new("saved", "1").expiring(Duration::from_secs(1))).await?;
-    save(c, s, Write::new("saved", "2")).await?;
+    save(c, s, Write::new("saved", "1").living(1)).await?;
+    save(c, s, Write::new("saved", "2").living(-1)).await?;
     tokio::time::sleep(Duration::from_millis(2100)).await;
     check_eq("value", read(c, s, "saved").await?.as_deref(), Some("2"))
 }

@@ -63,7 +63,7 @@ impl SecretClient for Embedded {
 }
 
 fn to_set(write: &Write) -> SetRequest {
-    let ttl = write.ttl.map(|ttl| (TTL_IN_SECONDS.to_owned(), ttl.as_secs().to_string()));
+    let ttl = write.ttl_seconds.map(|ttl| (TTL_IN_SECONDS.to_owned(), ttl.to_string()));
     SetRequest {
         key: write.key.clone(),
         value: Value::Json(Bytes::from(write.json.clone())),

@@ -100,7 +100,7 @@ fn to_etag(etag: &str) -> Etag {
 }
 
 fn to_state_item(write: &Write) -> StateItem {
-    let ttl = write.ttl.map(|ttl| ("ttlInSeconds".to_owned(), ttl.as_secs().to_string()));
+    let ttl = write.ttl_seconds.map(|ttl| ("ttlInSeconds".to_owned(), ttl.to_string()));
     let options = write.first_write.then(|| StateOptions {
         concurrency: StateConcurrency::ConcurrencyFirstWrite.into(),
         ..StateOptions::default()

@@ -123,8 +123,8 @@ fn to_json(write: &Write) -> Value {
     if write.first_write {
         item["options"] = json!({ "concurrency": "first-write" });
     }
-    if let Some(ttl) = write.ttl {
-        item["metadata"] = json!({ "ttlInSeconds": ttl.as_secs().to_string() });
+    if let Some(ttl) = write.ttl_seconds {
+        item["metadata"] = json!({ "ttlInSeconds": ttl.to_string() });
     }
     item
 }

@@ -114,7 +114,7 @@ fn to_json(write: &Write) -> Value {
         "options": {
             "etag": write.etag,
             "concurrency": write.first_write.then_some("first-write"),
-            "ttl-seconds": write.ttl.map(|ttl| ttl.as_secs()),
+            "ttl-seconds": write.ttl_seconds,
             "content-type": "application/json",
         },
     })
