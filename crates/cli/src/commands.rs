@@ -11,13 +11,12 @@ use std::{
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
-use trilby::VERSION;
 
 use crate::run::{self, RunArgs};
 
 /// Runs Wasm services and ordinary apps on Dapr's building blocks, in one process
 #[derive(Parser)]
-#[command(name = "trilby", version = VERSION, max_term_width = 100, after_help = EXAMPLES)]
+#[command(name = "trilby", version, max_term_width = 100, after_help = EXAMPLES)]
 struct Trilby {
     #[command(subcommand)]
     command: Command,

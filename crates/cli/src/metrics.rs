@@ -1,5 +1,7 @@
 //! The metrics port: whatever is asked, the answer is all metrics.
 
+mod process;
+
 use std::{convert::Infallible, io, time::Duration};
 
 use bytes::Bytes;
@@ -43,7 +45,9 @@ impl Metrics {
     /// Serves until it is dropped.
     pub(crate) async fn serve(&self, render: impl Fn() -> String) -> Infallible {
         let service = service_fn(|_| {
-            let mut response = Response::new(Full::new(Bytes::from(render())));
+            let mut text = render();
+            process::render(&mut text);
+            let mut response = Response::new(Full::new(Bytes::from(text)));
             response.headers_mut().insert(CONTENT_TYPE, TEXT);
             async { Ok::<_, Infallible>(response) }
         });

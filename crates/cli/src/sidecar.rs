@@ -22,6 +22,8 @@ use self::{
     serve::{Ended, serve},
 };
 
+/// Of this program, where [`VERSION`] is that of the Dapr whose API it serves.
+const OWN_VERSION: &str = env!("CARGO_PKG_VERSION");
 /// What programs in Go end with when they do not understand their command line.
 const USAGE: u8 = 2;
 
@@ -47,7 +49,7 @@ pub fn main() -> ExitCode {
     }
     if is_on("build-info") {
         let commit = option_env!("TRILBY_COMMIT").unwrap_or_default();
-        println!("Version: {VERSION}\nGit Commit: {commit}\nGit Version: {VERSION}");
+        println!("Version: {VERSION}\nGit Commit: {commit}\nGit Version: trilby {OWN_VERSION}");
         return ExitCode::SUCCESS;
     }
     if is_on("wait") {
@@ -64,9 +66,10 @@ pub fn main() -> ExitCode {
 
 fn run(given: &Given, log: &Log) -> ExitCode {
     log.install();
-    // Tools look for these two lines.
+    // Tools look for the first of these lines.
     let commit = option_env!("TRILBY_COMMIT").unwrap_or_default();
     tracing::info!("Starting Dapr Runtime -- version {VERSION} -- commit {commit}");
+    tracing::info!("this is trilby {OWN_VERSION}");
     tracing::info!("Log level set to: {}", log.level().name());
     for warning in flags::warnings(given) {
         tracing::warn!("{warning}");

@@ -95,7 +95,12 @@ impl Catalog {
     ///
     /// # Errors
     /// `NotFound` that lists the known types; else what the component says of its metadata or backend.
-    pub async fn open_state(&self, type_name: &str, version: &str, request: OpenRequest) -> Result<Arc<dyn StateStore>> {
+    pub async fn open_state(
+        &self,
+        type_name: &str,
+        version: &str,
+        request: OpenRequest,
+    ) -> Result<Arc<dyn StateStore>> {
         (find(&self.state, type_name, version)?.open)(request).await
     }
 
@@ -132,8 +137,7 @@ fn find<'a, T: ?Sized>(rows: &'a Rows<T>, type_name: &str, version: &str) -> Res
             let _ = write!(message, "/{version}");
         }
         message.push_str("; this build has ");
-        let known: Vec<_> =
-            rows.values().map(|row| format!("{}/{}", row.entry.type_name, row.entry.version)).collect();
+        let known: Vec<_> = rows.values().map(|row| format!("{}/{}", row.entry.type_name, row.entry.version)).collect();
         message.push_str(&known.join(", "));
         ComponentError::new(crate::ErrorKind::NotFound, message)
     })

@@ -120,10 +120,7 @@ mod tests {
 
     #[test]
     fn etag_errors_carry_the_prefix_that_clients_look_for() {
-        assert_eq!(
-            ComponentError::etag_mismatch("").to_string(),
-            "possible etag mismatch. error from state store"
-        );
+        assert_eq!(ComponentError::etag_mismatch("").to_string(), "possible etag mismatch. error from state store");
         assert_eq!(
             ComponentError::new(ErrorKind::EtagInvalid, "not a number").to_string(),
             "invalid etag value: not a number"

@@ -103,7 +103,11 @@ fn write_float_with_six_digits(out: &mut Vec<u8>, float: f64) {
     if float < 0.0 {
         out.push(b'-');
     }
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "at most LARGEST * SCALE, and not negative")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "at most LARGEST * SCALE, and not negative"
+    )]
     let scaled = float.abs().mul_add(SCALE, 0.5) as u64;
     let (whole, fraction) = (scaled / 1_000_000, scaled % 1_000_000);
     let _ = write!(out, "{whole}");

@@ -29,7 +29,11 @@ pub struct Case {
 }
 
 impl Case {
-    fn new(name: &'static str, needs: Vec<&'static str>, run: for<'a> fn(&'a dyn Client, &'a str) -> Running<'a>) -> Self {
+    fn new(
+        name: &'static str,
+        needs: Vec<&'static str>,
+        run: for<'a> fn(&'a dyn Client, &'a str) -> Running<'a>,
+    ) -> Self {
         Self { name, needs, run }
     }
 }
@@ -43,10 +47,7 @@ fn check_eq<T: PartialEq + Debug>(what: &str, found: T, expected: T) -> Outcome 
 }
 
 /// Repeats `attempt` until it says true, at most for `patience`.
-async fn keep_trying<F: Future<Output = Result<bool, String>>>(
-    patience: Duration,
-    attempt: impl Fn() -> F,
-) -> Outcome {
+async fn keep_trying<F: Future<Output = Result<bool, String>>>(patience: Duration, attempt: impl Fn() -> F) -> Outcome {
     let started = Instant::now();
     while !attempt().await? {
         check(started.elapsed() < patience, || format!("did not happen within {patience:?}"))?;

@@ -33,7 +33,9 @@ fn main() -> ExitCode {
     let reachable = Reachable::find(folder.path());
     let (trilby, api, doors) = runtime.block_on(start(&reachable));
     let mut trials = vec![Trial::test("every_type_in_the_catalog_has_a_backend", every_type_has_a_backend)];
-    for (backends, cases) in [(backends::STATE, cases::state::all as fn() -> _), (backends::SECRETS, cases::secrets::all)] {
+    for (backends, cases) in
+        [(backends::STATE, cases::state::all as fn() -> _), (backends::SECRETS, cases::secrets::all)]
+    {
         for backend in backends.iter().filter(|backend| reachable.names.contains(&backend.name)) {
             let subject = Subject {
                 component: backend.name.into(),
@@ -116,8 +118,11 @@ fn capabilities(api: &Api, backend: &Backend) -> Vec<&'static str> {
 }
 
 fn every_type_has_a_backend() -> Result<(), Failed> {
-    let known: Vec<_> = backends::STATE.iter().chain(backends::SECRETS).map(|backend| (backend.type_name, backend.version)).collect();
-    let missing = trilby::builtins().entries().find(|entry| !known.contains(&(entry.type_name, entry.version)) && !entry.about.starts_with("Another name of"));
+    let known: Vec<_> =
+        backends::STATE.iter().chain(backends::SECRETS).map(|backend| (backend.type_name, backend.version)).collect();
+    let missing = trilby::builtins().entries().find(|entry| {
+        !known.contains(&(entry.type_name, entry.version)) && !entry.about.starts_with("Another name of")
+    });
     match missing {
         None => Ok(()),
         Some(entry) => Err(format!("{}/{} has no entry in src/backends.rs", entry.type_name, entry.version).into()),

@@ -3,7 +3,8 @@
 use std::{ops::Deref, sync::Arc};
 
 use crate::{
-    Identity, health::Health, invoke::InvokeApi, metadata::MetadataApi, metrics::ErrorMeter, secrets::SecretsApi, state::StateApi,
+    Identity, health::Health, invoke::InvokeApi, metadata::MetadataApi, metrics::ErrorMeter, secrets::SecretsApi,
+    state::StateApi,
 };
 
 /// The building blocks as one app may use them: scopes, key prefixes and secret scopes are already applied.

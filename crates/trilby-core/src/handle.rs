@@ -7,7 +7,10 @@ use std::{pin::Pin, sync::Arc, time::Instant};
 
 use trilby_component::{ComponentError, ErrorKind};
 
-use crate::{Ctx, metrics::{Meter, Op}};
+use crate::{
+    Ctx,
+    metrics::{Meter, Op},
+};
 
 /// A future of a component call; what `#[async_trait]` methods return.
 pub type Calling<'a, R, E> = Pin<Box<dyn Future<Output = Result<R, E>> + Send + 'a>>;
@@ -57,7 +60,9 @@ impl<T: ?Sized> Handle<T> {
         self.meter.record(op, result.is_ok(), elapsed);
         match &result {
             Ok(_) => tracing::trace!(component = &*self.name, op = op.name(), ?elapsed, "component called"),
-            Err(error) => tracing::debug!(component = &*self.name, op = op.name(), ?elapsed, ?error, "component failed"),
+            Err(error) => {
+                tracing::debug!(component = &*self.name, op = op.name(), ?elapsed, ?error, "component failed")
+            }
         }
         result
     }

@@ -25,7 +25,8 @@ pub const DAPR_APP_ID: HeaderName = HeaderName::from_static("dapr-app-id");
 #[async_trait]
 pub trait NameResolver: Send + Sync {
     /// The channel to an app, or `None` if this resolver does not know it.
-    async fn resolve(&self, app_id: &str, namespace: Option<&str>) -> Result<Option<Arc<dyn AppChannel>>, ChannelError>;
+    async fn resolve(&self, app_id: &str, namespace: Option<&str>)
+    -> Result<Option<Arc<dyn AppChannel>>, ChannelError>;
 }
 
 /// Calls HTTP servers that are no Dapr apps.
@@ -137,9 +138,9 @@ impl InvokeApi {
         let client = self.client.as_ref().ok_or_else(|| {
             ChannelError::new(ErrorKind::Denied, "this runtime was built without a client for outside addresses")
         })?;
-        let base = url.parse().map_err(|error| {
-            ChannelError::new(ErrorKind::InvalidRequest, format!("{url} is not a URL: {error}"))
-        })?;
+        let base = url
+            .parse()
+            .map_err(|error| ChannelError::new(ErrorKind::InvalidRequest, format!("{url} is not a URL: {error}")))?;
         *request.uri_mut() = join(&base, request.uri())?;
         client.send(request).await
     }
@@ -177,10 +178,7 @@ impl InvokeApi {
 /// Nothing in a request says which app is meant.
 #[must_use]
 pub fn no_target() -> Error {
-    Error::new(
-        Code::InvokeNoTarget,
-        "failed getting app id either from the URL path or the header dapr-app-id",
-    )
+    Error::new(Code::InvokeNoTarget, "failed getting app id either from the URL path or the header dapr-app-id")
 }
 
 async fn call_endpoint(endpoint: &HttpEndpoint, mut request: Request) -> Result<Response, ChannelError> {
@@ -193,7 +191,8 @@ async fn call_endpoint(endpoint: &HttpEndpoint, mut request: Request) -> Result<
 
 /// Normalises the path and reduces the headers to those that a callee may see.
 fn prepare(request: &mut Request, ctx: &Ctx) -> Result<(), ChannelError> {
-    let path = normalize_method(request.uri().path()).map_err(|message| ChannelError::new(ErrorKind::InvalidRequest, message))?;
+    let path = normalize_method(request.uri().path())
+        .map_err(|message| ChannelError::new(ErrorKind::InvalidRequest, message))?;
     let path = match request.uri().query() {
         Some(query) => format!("{path}?{query}"),
         None => path,

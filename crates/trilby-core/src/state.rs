@@ -11,8 +11,7 @@ use std::{collections::HashMap, sync::Arc};
 use trilby_component::{
     ComponentError, ErrorKind, Metadata,
     state::{
-        BulkError, DeleteRequest, Feature, GetRequest, Item, Operation, Query, QueryResult, SetRequest,
-        StateStore,
+        BulkError, DeleteRequest, Feature, GetRequest, Item, Operation, Query, QueryResult, SetRequest, StateStore,
     },
 };
 

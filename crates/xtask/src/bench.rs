@@ -2,7 +2,11 @@
 
 use std::process::ExitCode;
 
-use crate::{args::Args, driver::drive};
+use crate::{
+    args::Args,
+    driver::drive,
+    process::{run, step},
+};
 
 pub(crate) const COMMAND: crate::Command = crate::Command {
     name: "bench",
@@ -13,6 +17,14 @@ pub(crate) const COMMAND: crate::Command = crate::Command {
         let peers = args.options("--peer")?;
         let mut passed: Vec<_> = peers.into_iter().flat_map(|peer| ["--peer".to_owned(), peer]).collect();
         passed.extend(args.finish()?);
+        let small = || {
+            let embedded = ["--no-default-features", "--features", "components"];
+            run(workspace
+                .cargo()
+                .args(["build", "--profile", "small", "--package", "cli", "--bin", "trilby"])
+                .args(embedded))
+        };
+        step("build trilby without a compiler", small)?;
         drive(workspace, "bench", &passed)?;
         Ok(ExitCode::SUCCESS)
     },

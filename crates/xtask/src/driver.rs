@@ -19,7 +19,9 @@ pub(crate) fn drive(workspace: &Workspace, name: &str, args: &[String]) -> Resul
     step(&format!("build the {name}"), build)?;
     let driver = || {
         let mut driver = workspace.cargo();
-        driver.args(["run", "--quiet", "--release", "--package", "drivers", "--bin", name, "--", "--binaries"]).arg(&binaries);
+        driver
+            .args(["run", "--quiet", "--release", "--package", "drivers", "--bin", name, "--", "--binaries"])
+            .arg(&binaries);
         driver.arg("--guests").arg(workspace.wasm()).args(args);
         let status = driver.status()?;
         if status.success() { Ok(()) } else { Err(format!("the {name} failed: {status}").into()) }

@@ -3,6 +3,7 @@
 use std::{
     io::{self, BufRead, BufReader, Write},
     process::{Command, ExitCode, ExitStatus},
+    time::Instant,
 };
 
 use crate::{
@@ -49,6 +50,9 @@ fn test(workspace: &Workspace, mut args: Args) -> Result<ExitCode> {
     let services = start_services(workspace, &mut report);
     Cargo { workspace, packages: &packages, services: &services }.run(&filter, &mut report)?;
     drop(services);
+    if packages.is_empty() && filter.is_empty() {
+        run_examples(workspace, &mut report)?;
+    }
 
     let missing = require.missing(&report);
     let mut out = io::stdout().lock();
@@ -86,6 +90,30 @@ fn start_services(workspace: &Workspace, report: &mut Report) -> Vec<Service> {
         }
     }
     running
+}
+
+/// Runs the examples with the binaries of this build, and checks that what is generated is fresh.
+fn run_examples(workspace: &Workspace, report: &mut Report) -> Result {
+    let build = || run(workspace.cargo().args(["build", "--workspace", "--bins"]));
+    if let Err(error) = step("build the examples", build) {
+        report.fail("examples", &error.to_string());
+        return Ok(());
+    }
+    let binaries = workspace.target.join("debug");
+    let embed = Command::new(binaries.join("embed"));
+    let mut demo = Command::new(binaries.join("demo"));
+    demo.arg("--binaries").arg(&binaries).arg("--guests").arg(workspace.wasm());
+    let mut protos = workspace.cargo();
+    protos.args(["run", "--manifest-path", "crates/trilby-proto/gen/Cargo.toml", "--", "--check"]);
+
+    let started = Instant::now();
+    let mut outcomes = Vec::new();
+    for (name, mut command) in [("embed", embed), ("orders (the demo)", demo), ("generated protos are fresh", protos)] {
+        let outcome = step(name, || run(command.current_dir(&workspace.root)));
+        outcomes.push((name, outcome.err().map(|error| error.to_string())));
+    }
+    report.examples(&outcomes, started.elapsed().as_secs_f64());
+    Ok(())
 }
 
 /// `cargo test` with what the tests need in its environment.

@@ -210,7 +210,7 @@ fn variables(app: &App, trilby: &Trilby) -> Vec<(&'static str, String)> {
 }
 
 /// Ends when there is nothing left to run: the command of a single app, or all of them if the apps have nothing else.
-async fn commands_end(processes: &mut Vec<Process>, plan: &Plan) -> ExitCode {
+async fn commands_end(processes: &mut [Process], plan: &Plan) -> ExitCode {
     let goes_on = plan.apps.iter().any(|app| app.command.is_none());
     let mut ending: FuturesUnordered<_> =
         processes.iter_mut().map(|process| async move { (process.app_id.clone(), process.ended().await) }).collect();

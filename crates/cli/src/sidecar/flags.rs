@@ -120,7 +120,7 @@ pub(super) fn flags() -> Vec<Flag> {
 /// What deserves a warning in a command line.
 #[must_use]
 pub(super) fn warnings(given: &Given) -> Vec<String> {
-    ROWS.iter().filter(|row| asks_for_something(row, given)).filter_map(|row| warning(row)).collect()
+    ROWS.iter().filter(|row| asks_for_something(row, given)).filter_map(warning).collect()
 }
 
 fn asks_for_something(row: &Row, given: &Given) -> bool {

@@ -4,11 +4,18 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 
-use super::support::{HttpRequest, HttpServer, HttpReply};
+use super::support::{HttpReply, HttpRequest, HttpServer};
 
 /// Headers that depend on the client or the port, and not on the runtime.
-const IGNORED: [&str; 7] =
-    ["host", "content-length", "transfer-encoding", "accept-encoding", "user-agent", "dapr-grpc-accept-encoding", "connection"];
+const IGNORED: [&str; 7] = [
+    "host",
+    "content-length",
+    "transfer-encoding",
+    "accept-encoding",
+    "user-agent",
+    "dapr-grpc-accept-encoding",
+    "connection",
+];
 
 /// The app and what reached it.
 pub(crate) struct App {
@@ -70,9 +77,7 @@ fn reply(request: &HttpRequest) -> HttpReply {
         "/echo" => HttpReply::new(200, request.body.clone())
             .header("content-type", "application/octet-stream")
             .header("x-app", "yes"),
-        "/teapot" => {
-            HttpReply::new(418, "short and stout").header("content-type", "text/plain").header("x-app", "1")
-        }
+        "/teapot" => HttpReply::new(418, "short and stout").header("content-type", "text/plain").header("x-app", "1"),
         "/redirect" => HttpReply::new(302, "").header("location", "/elsewhere"),
         "/empty" => HttpReply::new(204, ""),
         "/e404" => HttpReply::new(404, "nothing"),

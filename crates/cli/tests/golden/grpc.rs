@@ -12,10 +12,20 @@ use tonic::{
 
 use super::{mask::mask, support::Daprd};
 
-/// Calls that this build answers. The others are printed as NOT RUN.
+/// Calls that this build answers. The others are left out.
 const BUILT: [&str; 12] = [
-    "GetState", "GetBulkState", "SaveState", "DeleteState", "DeleteBulkState", "ExecuteStateTransaction",
-    "QueryStateAlpha1", "GetSecret", "GetBulkSecret", "GetMetadata", "SetMetadata", "InvokeService",
+    "GetState",
+    "GetBulkState",
+    "SaveState",
+    "DeleteState",
+    "DeleteBulkState",
+    "ExecuteStateTransaction",
+    "QueryStateAlpha1",
+    "GetSecret",
+    "GetBulkSecret",
+    "GetMetadata",
+    "SetMetadata",
+    "InvokeService",
 ];
 
 /// Why a recorded call is not made, if it is not.

@@ -1,7 +1,7 @@
 //! Replays recorded answers of a stock daprd against ours and compares every status, code and body.
 //!
 //! What may differ is written down in `docs/differences.md`, one row a line of a recording; a row that no longer differs
-//! fails too. Lines about APIs that this build does not have are printed as NOT RUN.
+//! fails too. Lines about APIs that this build does not have are left out, and printed.
 
 #[path = "../support/mod.rs"]
 mod support;

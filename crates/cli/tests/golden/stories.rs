@@ -104,7 +104,11 @@ spec: { secrets: { scopes: [{ storeName: sec, defaultAccess: deny, allowedSecret
 ";
 
 fn configured() -> DaprdOptions {
-    DaprdOptions { components: COMPONENTS.into(), files: vec![("secrets.json", SECRETS.into())], ..DaprdOptions::default() }
+    DaprdOptions {
+        components: COMPONENTS.into(),
+        files: vec![("secrets.json", SECRETS.into())],
+        ..DaprdOptions::default()
+    }
 }
 
 /// Replays lines in order; a story may mix HTTP and gRPC.
@@ -113,7 +117,7 @@ async fn replay(daprd: &Daprd, lines: &[Line], differences: &mut Differences) {
     for Line { name, request, response } in lines {
         let rpc = request.get("call").is_some();
         if let Some(reason) = if rpc { grpc::not_built(request) } else { http::not_built(request) } {
-            println!("NOT RUN {name}: {reason}");
+            println!("left out {name}: {reason}");
             continue;
         }
         let (ours, theirs) = if rpc {
@@ -194,10 +198,8 @@ async fn invocation() {
     let options = DaprdOptions { app_port: Some(app.server.port), ..DaprdOptions::default() };
     let daprd = Daprd::start(options).await;
     let mut differences = Differences::load();
-    let arrivals = [
-        ("http/invoke.jsonl", "app/invocations.jsonl"),
-        ("grpc/invoke.jsonl", "app/invocations-over-grpc.jsonl"),
-    ];
+    let arrivals =
+        [("http/invoke.jsonl", "app/invocations.jsonl"), ("grpc/invoke.jsonl", "app/invocations-over-grpc.jsonl")];
     app.take();
     for (answers, arrived) in arrivals {
         let expected = recorded_arrivals(arrived);

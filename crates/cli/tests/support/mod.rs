@@ -169,7 +169,13 @@ impl Daprd {
 }
 
 /// One request over a connection of its own; `None` if nobody answers.
-pub(crate) async fn http(port: u16, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Option<HttpAnswer> {
+pub(crate) async fn http(
+    port: u16,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> Option<HttpAnswer> {
     let stream = TcpStream::connect(("127.0.0.1", port)).await.ok()?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.ok()?;
     let connection = tokio::spawn(connection);
@@ -273,10 +279,8 @@ pub(crate) fn backend(variable: &str, what: &str) -> Option<String> {
 
 /// A Wasm guest that `cargo xtask guests` built, or a NOT RUN line.
 pub(crate) fn guest(name: &str) -> Option<PathBuf> {
-    let folder = std::env::var_os("TRILBY_TEST_GUESTS").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/wasm"),
-        PathBuf::from,
-    );
+    let folder = std::env::var_os("TRILBY_TEST_GUESTS")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/wasm"), PathBuf::from);
     let path = folder.join(format!("{name}.wasm"));
     if path.exists() {
         return Some(path);

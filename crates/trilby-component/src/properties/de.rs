@@ -56,7 +56,8 @@ impl<'de> MapAccess<'de> for Fields<'_> {
     }
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Error> {
-        let (name, text) = self.value.take().ok_or_else(|| de::Error::custom("a value was asked for before its key"))?;
+        let (name, text) =
+            self.value.take().ok_or_else(|| de::Error::custom("a value was asked for before its key"))?;
         seed.deserialize(Text(text)).map_err(|error| de::Error::custom(format!("metadata {name}: {error}")))
     }
 }

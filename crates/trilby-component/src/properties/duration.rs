@@ -10,7 +10,8 @@ use serde::{Deserialize, Deserializer, de::Error as _};
 /// If the text is not a duration.
 pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(deserializer)?;
-    parse(&text).ok_or_else(|| D::Error::custom(format!("invalid value {text:?}, expected a duration such as 30s or 1m30s")))
+    parse(&text)
+        .ok_or_else(|| D::Error::custom(format!("invalid value {text:?}, expected a duration such as 30s or 1m30s")))
 }
 
 /// Reads a duration that is not negative; a number without a unit is in seconds.
@@ -55,7 +56,9 @@ mod tests {
 
     #[test]
     fn go_durations_parse() {
-        for (text, millis) in [("300ms", 300), ("1h15m", 4_500_000), ("1.5s", 1500), ("5", 5000), ("0s", 0), ("+2s", 2000)] {
+        for (text, millis) in
+            [("300ms", 300), ("1h15m", 4_500_000), ("1.5s", 1500), ("5", 5000), ("0s", 0), ("+2s", 2000)]
+        {
             assert_eq!(parse(text), Some(Duration::from_millis(millis)), "{text}");
         }
     }

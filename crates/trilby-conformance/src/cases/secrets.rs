@@ -9,7 +9,9 @@ pub fn all() -> Vec<Case> {
     vec![
         Case::new("a_secret_can_be_read", Vec::new(), |c, s| Box::pin(read(c, s))),
         Case::new("a_secret_that_does_not_exist_is_an_error_that_names_it", Vec::new(), |c, s| Box::pin(missing(c, s))),
-        Case::new("a_store_that_does_not_exist_is_an_error_that_names_it", Vec::new(), |c, _| Box::pin(missing_store(c))),
+        Case::new("a_store_that_does_not_exist_is_an_error_that_names_it", Vec::new(), |c, _| {
+            Box::pin(missing_store(c))
+        }),
     ]
 }
 

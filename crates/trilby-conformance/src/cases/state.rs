@@ -39,9 +39,7 @@ pub fn all() -> Vec<Case> {
         case("operations_on_one_key_apply_in_order", &[Feature::Transactional], |c, s| {
             Box::pin(transaction_order(c, s))
         }),
-        case("an_empty_transaction_does_nothing", &[Feature::Transactional], |c, s| {
-            Box::pin(empty_transaction(c, s))
-        }),
+        case("an_empty_transaction_does_nothing", &[Feature::Transactional], |c, s| Box::pin(empty_transaction(c, s))),
         case("concurrent_transactions_do_not_lose_updates", &[Feature::Transactional, Feature::Etag], |c, s| {
             Box::pin(no_lost_updates(c, s))
         }),
@@ -115,7 +113,9 @@ async fn bulk_save(c: &dyn Client, s: &str) -> Outcome {
 }
 
 async fn bulk_order(c: &dyn Client, s: &str) -> Outcome {
-    c.save(s, &[Write::new("order-a", "1"), Write::new("order-b", "2")]).await.map_err(|failure| failure.to_string())?;
+    c.save(s, &[Write::new("order-a", "1"), Write::new("order-b", "2")])
+        .await
+        .map_err(|failure| failure.to_string())?;
     let keys = ["order-b", "order-missing", "order-a", "order-b"];
     let items = c.bulk_get(s, &keys).await.map_err(|failure| failure.to_string())?;
     let found: Vec<_> = items
@@ -192,7 +192,8 @@ async fn first_write(c: &dyn Client, s: &str) -> Outcome {
 }
 
 async fn one_wins(c: &dyn Client, s: &str) -> Outcome {
-    let attempts = (0..16).map(|n| async move { c.save(s, &[Write::new("race", n.to_string()).first()]).await.is_ok() });
+    let attempts =
+        (0..16).map(|n| async move { c.save(s, &[Write::new("race", n.to_string()).first()]).await.is_ok() });
     let winners = futures_util::future::join_all(attempts).await.into_iter().filter(|won| *won).count();
     check_eq("winners", winners, 1)
 }

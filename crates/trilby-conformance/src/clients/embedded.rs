@@ -4,7 +4,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use trilby_component::{
     Metadata,
-    state::{self, Concurrency, DeleteRequest, GetRequest, Operation, SetRequest, TTL_EXPIRE_TIME, TTL_IN_SECONDS, Value},
+    state::{
+        self, Concurrency, DeleteRequest, GetRequest, Operation, SetRequest, TTL_EXPIRE_TIME, TTL_IN_SECONDS, Value,
+    },
 };
 use trilby_core::{Api, Ctx, Error, error::Kind};
 
@@ -81,11 +83,7 @@ fn to_delete(key: &str, etag: Option<&str>) -> DeleteRequest {
 }
 
 fn to_item(item: state::Item) -> Item {
-    Item {
-        value: item.value.to_vec(),
-        etag: item.etag,
-        expires: item.metadata.get(TTL_EXPIRE_TIME).cloned(),
-    }
+    Item { value: item.value.to_vec(), etag: item.etag, expires: item.metadata.get(TTL_EXPIRE_TIME).cloned() }
 }
 
 fn failure(error: Error) -> Failure {

@@ -46,9 +46,7 @@ impl StateClient for Wasm {
     async fn bulk_get(&self, store: &str, keys: &[&str]) -> Answer<Vec<(String, Option<Item>)>> {
         let rows = self.call(json!({ "op": "get-bulk", "store": store, "keys": keys })).await?;
         let rows = rows.as_array().cloned().unwrap_or_default();
-        rows.into_iter()
-            .map(|mut row| Ok((text(&row[0]).unwrap_or_default(), to_item(&take(&mut row[1])?))))
-            .collect()
+        rows.into_iter().map(|mut row| Ok((text(&row[0]).unwrap_or_default(), to_item(&take(&mut row[1])?)))).collect()
     }
 
     async fn save(&self, store: &str, writes: &[Write]) -> Answer<()> {

@@ -23,7 +23,8 @@ const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
 /// # Errors
 /// A text for people, if the decoded path holds `#`, `?` or a control character, or is not UTF-8.
 pub fn normalize(path: &str) -> Result<String, String> {
-    let decoded = percent_decode_str(path).decode_utf8().map_err(|_| format!("invalid method: {path:?} is not UTF-8"))?;
+    let decoded =
+        percent_decode_str(path).decode_utf8().map_err(|_| format!("invalid method: {path:?} is not UTF-8"))?;
     if let Some(bad) = decoded.chars().find(|c| matches!(c, '#' | '?') || c.is_control()) {
         return Err(format!("invalid method: {path:?} contains the forbidden character {bad:?}"));
     }

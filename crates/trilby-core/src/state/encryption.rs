@@ -36,9 +36,8 @@ impl Key {
     /// `InvalidMetadata` if the text is not hexadecimal or of another length. The text is never repeated.
     pub fn from_hex(name: impl Into<String>, text: &str) -> Result<Self, ComponentError> {
         let name = name.into();
-        let bytes = hex::decode(text).map_err(|error| {
-            ComponentError::metadata(format!("encryption key {name} is not hexadecimal: {error}"))
-        })?;
+        let bytes = hex::decode(text)
+            .map_err(|error| ComponentError::metadata(format!("encryption key {name} is not hexadecimal: {error}")))?;
         let cipher = match bytes.len() {
             16 => Aes128Gcm::new_from_slice(&bytes).ok().map(Box::new).map(Cipher::Aes128),
             24 => AesGcm::new_from_slice(&bytes).ok().map(Box::new).map(Cipher::Aes192),
@@ -108,7 +107,9 @@ impl Encryption {
         if stored.is_empty() {
             return Ok(Bytes::new());
         }
-        let unnamed = || ComponentError::new(ErrorKind::Internal, "could not decrypt data: encryption key name not found on record");
+        let unnamed = || {
+            ComponentError::new(ErrorKind::Internal, "could not decrypt data: encryption key name not found on record")
+        };
         let separator = SEPARATOR.as_bytes();
         let at = stored.windows(separator.len()).rposition(|window| window == separator).ok_or_else(unnamed)?;
         let (text, name) = (&stored[..at], &stored[at + separator.len()..]);

@@ -1,4 +1,4 @@
-//! PostgreSQL in a cluster of its own that trusts whoever connects and does not care for crashes.
+//! PostgreSQL in a cluster of its own, with a password and TLS, that does not care for crashes.
 
 use std::{
     io::{Read, Write},
@@ -27,6 +27,17 @@ const PROGRAM: Program = Program {
     folders: &["/usr/lib/postgresql/*/bin", "/opt/homebrew/opt/*/bin"],
 };
 
+const PASSWORD: &str = "trilby";
+
+/// The certificate of the HTTP door's tests: its name is `localhost`. The authority that signed it is in the file too, so
+/// that a test can read from the server whom to trust.
+const CERTIFICATE: &[u8] = concat!(
+    include_str!("../../../trilby-door-http/tests/door/tls/localhost.pem"),
+    include_str!("../../../trilby-door-http/tests/door/tls/ca.pem"),
+)
+.as_bytes();
+const KEY: &[u8] = include_bytes!("../../../trilby-door-http/tests/door/tls/localhost.key");
+
 /// Faster, and only a crash of the machine could tell the difference.
 const SETTINGS: &[&str] =
     &["fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_connections=200", "unix_socket_directories="];
@@ -39,14 +50,22 @@ fn start(workspace: &Workspace, program: &Path, port: u16) -> Result<Started> {
     let home = Home::new(workspace, "postgres", account)?;
     create_cluster(&program.with_file_name("initdb"), &home)?;
 
+    let (certificate, key) = (home.give("server.crt", CERTIFICATE)?, home.give("server.key", KEY)?);
+    let tls = [
+        "ssl=on".into(),
+        format!("ssl_cert_file={}", certificate.display()),
+        format!("ssl_key_file={}", key.display()),
+    ];
+
     let mut server = Command::new(program);
     server.arg("-D").arg(&home.data).args(["-h", "127.0.0.1", "-p", &port.to_string()]);
     server.args(SETTINGS.iter().flat_map(|setting| ["-c", setting]));
+    server.args(tls.iter().flat_map(|setting| ["-c", setting]));
     // SIGINT is its fast shutdown: SIGTERM would wait for clients to go away.
     let mut process = Supervised::start(server, home, "INT")?;
     process.wait_until(Duration::from_secs(60), || accepts(port).is_ok_and(|ready| ready))?;
     let version = version.split_whitespace().nth(2).unwrap_or("of unknown version");
-    let address = format!("postgres://postgres@127.0.0.1:{port}/postgres?sslmode=disable");
+    let address = format!("postgres://postgres:{PASSWORD}@127.0.0.1:{port}/postgres?sslmode=disable");
     Ok(Started { process, address, version: format!("postgresql {version}") })
 }
 
@@ -57,9 +76,12 @@ fn unprivileged() -> Result<Account> {
 }
 
 fn create_cluster(initdb: &Path, home: &Home) -> Result {
+    let password = home.give("password", PASSWORD.as_bytes())?;
     let mut command = Command::new(initdb);
     command
-        .args(["--username=postgres", "--auth=trust", "--encoding=UTF8", "--no-locale", "--no-sync", "--pgdata"])
+        .args(["--username=postgres", "--auth=scram-sha-256", "--pwfile"])
+        .arg(password)
+        .args(["--encoding=UTF8", "--no-locale", "--no-sync", "--pgdata"])
         .arg(&home.data);
     home.prepare(&mut command)?;
     let status = command.status()?;

@@ -103,6 +103,20 @@ impl Home {
         Ok(Self { dir, data, log, account })
     }
 
+    /// Puts a file that only the server's account may read beside the data, and says where.
+    ///
+    /// # Errors
+    /// It cannot be written or given away.
+    pub(super) fn give(&self, name: &str, content: &[u8]) -> Result<PathBuf> {
+        let path = self.dir.join(name);
+        fs::write(&path, content).map_err(at(&path))?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).map_err(at(&path))?;
+        if let Some(Account { uid, gid }) = self.account {
+            chown(&path, Some(uid), Some(gid)).map_err(at(&path))?;
+        }
+        Ok(path)
+    }
+
     /// Makes `command` run in the data folder, as the server's account, with its stdout and stderr in the log.
     ///
     /// # Errors

@@ -11,7 +11,10 @@ use tokio::process::Command;
 use crate::{Options, daprd::free_port, load::HttpConnection, report::Report};
 
 pub(crate) async fn measure(options: &Options, report: &mut Report) -> Result<()> {
-    report.section("Density", "Apps of the bench guest in one `trilby run`, each loaded and idle; compiled code is shared.");
+    report.section(
+        "Density",
+        "Apps of the bench guest in one `trilby run`, each loaded and idle; compiled code is shared.",
+    );
     let mut known = Vec::new();
     for apps in [1u32, 100, 1000] {
         let (resident, took) = idle(options, apps).await?;
@@ -41,15 +44,16 @@ async fn idle(options: &Options, apps: u32) -> Result<(f64, Duration)> {
     file += &format!("- {{ appID: last, wasm: {}/hello.wasm, appPort: {port} }}\n", guests.display());
     std::fs::write(folder.path().join("dapr.yaml"), file).map_err(|error| error.to_string())?;
     let started = Instant::now();
-    let child = Command::new(std::fs::canonicalize(options.binaries.join("trilby")).map_err(|error| error.to_string())?)
-        .args(["run", "-f", "dapr.yaml"])
-        .current_dir(folder.path())
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(|error| error.to_string())?;
+    let child =
+        Command::new(std::fs::canonicalize(options.binaries.join("trilby")).map_err(|error| error.to_string())?)
+            .args(["run", "-f", "dapr.yaml"])
+            .current_dir(folder.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(|error| error.to_string())?;
     loop {
         if let Ok(mut connection) = HttpConnection::open(port).await
             && connection.call("GET", "/", "").await.is_ok()

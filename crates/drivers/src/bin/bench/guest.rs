@@ -8,13 +8,12 @@ use std::{
 
 use drivers::Result;
 use tokio::process::{Child, Command};
-use trilby::{AppSpec, Body, Ctx, Isolation, Request, Trilby, WasmSettings};
+use trilby::{AppSpec, Body, Ctx, Request, Trilby, WasmSettings, runtime::configuration::Isolation};
 
 use crate::{
     Options,
     daprd::{Daprd, free_port},
     load::{self, HttpConnection, Load},
-    native,
     report::Report,
     sidecar::{micros, one_round},
 };
@@ -104,7 +103,12 @@ async fn cold(options: &Options, report: &mut Report) -> Result<()> {
     }
     report.row("call of a warm instance, from Rust", format!("{:.1} µs", micros(medians[0])), "", None);
     let cold = medians[1];
-    report.row("call of a cold instance: made, called, dropped", format!("{:.0} µs", micros(cold)), "≤ 100 µs", Some(micros(cold) <= 100.0));
+    report.row(
+        "call of a cold instance: made, called, dropped",
+        format!("{:.0} µs", micros(cold)),
+        "≤ 100 µs",
+        Some(micros(cold) <= 100.0),
+    );
     Ok(())
 }
 

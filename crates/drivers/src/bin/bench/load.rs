@@ -105,7 +105,8 @@ impl HttpConnection {
     /// Sends a request and reads the answer to its end; anything but success is a failure.
     pub(crate) async fn call(&mut self, method: &str, path: &str, body: &'static str) -> Result<Bytes> {
         let request = Request::builder().method(method).uri(path).header("host", "localhost");
-        let request = request.body(Full::new(Bytes::from_static(body.as_bytes()))).map_err(|error| error.to_string())?;
+        let request =
+            request.body(Full::new(Bytes::from_static(body.as_bytes()))).map_err(|error| error.to_string())?;
         let response = self.sender.send_request(request).await.map_err(|error| error.to_string())?;
         let status = response.status();
         let body = response.into_body().collect().await.map_err(|error| error.to_string())?.to_bytes();

@@ -1,6 +1,11 @@
 //! Collects rows, prints each when it is known, and writes docs/benchmarks.md.
 
-use std::{fmt::Write as _, fs, path::{Path, PathBuf}, time::SystemTime};
+use std::{
+    fmt::Write as _,
+    fs,
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
 
 use drivers::Result;
 
@@ -53,7 +58,11 @@ impl Report {
             machine()
         );
         for section in &self.sections {
-            let _ = writeln!(text, "\n## {}\n\n{}\n\n| what | measured | target | |\n|---|---|---|---|", section.title, section.about);
+            let _ = writeln!(
+                text,
+                "\n## {}\n\n{}\n\n| what | measured | target | |\n|---|---|---|---|",
+                section.title, section.about
+            );
             for row in &section.rows {
                 let _ = writeln!(text, "| {} |", row.join(" | "));
             }
@@ -67,7 +76,8 @@ impl Report {
 fn machine() -> String {
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':').map(|(_, name)| name.trim()));
+    let model =
+        info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':').map(|(_, name)| name.trim()));
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     format!("{cpus} cores of {}, Linux {}", model.unwrap_or("an unknown processor"), kernel.trim())
 }

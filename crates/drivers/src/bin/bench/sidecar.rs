@@ -20,7 +20,8 @@ const ROUNDS: usize = 3;
 
 /// A stock daprd's requests per CPU second of its process at 16 connections, measured once on such a machine; 4 times
 /// that is the target where no peer is given.
-const LOADS: [(&str, f64); 4] = [("HTTP get", 23_500.0), ("HTTP set", 21_000.0), ("gRPC get", 21_500.0), ("gRPC set", 20_100.0)];
+const LOADS: [(&str, f64); 4] =
+    [("HTTP get", 23_500.0), ("HTTP set", 21_000.0), ("gRPC get", 21_500.0), ("gRPC set", 20_100.0)];
 
 pub(crate) async fn measure(options: &Options, report: &mut Report) -> Result<()> {
     report.section(
@@ -77,9 +78,19 @@ fn compare(report: &mut Report, what: &str, stock: f64, binaries: &[(String, Pat
     match medians.get(1) {
         Some(peer) => {
             let ratio = ours.per_cpu_second / peer.per_cpu_second;
-            report.row(&format!("{what}: ours to the peer's, per CPU second"), format!("{ratio:.1} ×"), "≥ 4 ×", Some(ratio >= 4.0));
+            report.row(
+                &format!("{what}: ours to the peer's, per CPU second"),
+                format!("{ratio:.1} ×"),
+                "≥ 4 ×",
+                Some(ratio >= 4.0),
+            );
             let ratio = ours.p99.as_secs_f64() / peer.p99.as_secs_f64();
-            report.row(&format!("{what}: ours to the peer's, p99"), format!("{ratio:.2} ×"), "≤ 0.5 ×", Some(ratio <= 0.5));
+            report.row(
+                &format!("{what}: ours to the peer's, p99"),
+                format!("{ratio:.2} ×"),
+                "≤ 0.5 ×",
+                Some(ratio <= 0.5),
+            );
         }
         None => {
             let ratio = ours.per_cpu_second / stock;

@@ -14,7 +14,7 @@ pub(crate) fn measure(options: &Options, report: &mut Report) -> Result<()> {
         let size = megabytes(&options.binaries.join(name))?;
         report.row(name, format!("{size:.1} MB"), "≤ 45 MB", Some(size <= 45.0));
     }
-    let embedded = options.binaries.join("../precompiled-only/release/trilby");
+    let embedded = options.binaries.join("../small/trilby");
     match megabytes(&embedded) {
         Ok(size) => report.row(
             "trilby without a compiler, running precompiled guests only",

@@ -50,7 +50,8 @@ impl Client {
     pub(crate) async fn call(&self, method: &str, path: &str, body: &'static str) -> Result<Answer> {
         let started = Instant::now();
         let request = Request::builder().method(method).uri(format!("http://127.0.0.1:{}{path}", self.port));
-        let request = request.body(Full::new(Bytes::from_static(body.as_bytes()))).map_err(|error| error.to_string())?;
+        let request =
+            request.body(Full::new(Bytes::from_static(body.as_bytes()))).map_err(|error| error.to_string())?;
         let response = self.http.request(request).await.map_err(|error| format!("{method} {path}: {error}"))?;
         let status = response.status().as_u16();
         let body = response.into_body().collect().await.map_err(|error| format!("{method} {path}: {error}"))?;

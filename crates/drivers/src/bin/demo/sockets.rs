@@ -78,7 +78,8 @@ fn sockets(pid: u32) -> Result<BTreeSet<u64>> {
 
 /// Local ports of TCP sockets by inode, listeners and connections alike.
 fn tcp_ports(pid: u32) -> BTreeMap<u64, u16> {
-    let tables = ["tcp", "tcp6"].map(|table| fs::read_to_string(format!("/proc/{pid}/net/{table}")).unwrap_or_default());
+    let tables =
+        ["tcp", "tcp6"].map(|table| fs::read_to_string(format!("/proc/{pid}/net/{table}")).unwrap_or_default());
     let row = |line: &str| {
         let columns: Vec<_> = line.split_whitespace().collect();
         let port = columns.get(1)?.rsplit(':').next()?;

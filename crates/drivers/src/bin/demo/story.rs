@@ -95,7 +95,8 @@ async fn rush(client: &Client) -> Result<()> {
     client.call("PUT", "/stock/hat", r#"{"quantity": 50}"#).await?.expect(200)?;
     let started = Instant::now();
     let orders = (0..BUYERS).map(|_| client.call("POST", "/orders", r#"{"item": "hat", "quantity": 1}"#));
-    let statuses: Vec<_> = join_all(orders).await.into_iter().map(|answer| answer.map(|answer| answer.status)).collect();
+    let statuses: Vec<_> =
+        join_all(orders).await.into_iter().map(|answer| answer.map(|answer| answer.status)).collect();
     let took = started.elapsed();
     let count = |status| statuses.iter().filter(|answer| **answer == Ok(status)).count();
     let (sold, refused) = (count(201), count(409));
