@@ -165,25 +165,29 @@ async fn apps_with_folders_of_their_own_do_not_see_each_others_components() {
             "apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata: {{name: {name}}}\nspec: {{type: state.in-memory, version: v1}}"
         )
     };
-    let ports = [free_port().await, free_port().await, free_port().await];
+    let ports = [free_port().await, free_port().await, free_port().await, free_port().await];
     let apps = format!(
         "version: 1
 apps:
 - {{appID: a, daprHTTPPort: {}, resourcesPath: one}}
 - {{appID: b, daprHTTPPort: {}, resourcesPaths: [two]}}
-- {{appID: c, daprHTTPPort: {}, resourcesPath: two}}",
-        ports[0], ports[1], ports[2]
+- {{appID: c, daprHTTPPort: {}, resourcesPath: two}}
+- {{appID: d, daprHTTPPort: {}}}",
+        ports[0], ports[1], ports[2], ports[3]
     );
     let site =
         Site::new(&[("dapr.yaml", &apps), ("one/s.yaml", &component("store")), ("two/s.yaml", &component("store"))]);
     let mut trilby = site.trilby("run -f dapr.yaml");
-    trilby.logged("3 apps are running").await;
+    trilby.logged("4 apps are running").await;
     let items = r#"[{"key": "k", "value": "v"}]"#;
     assert_eq!(call(ports[1], "POST", "/v1.0/state/store", items).await.0, 204);
     assert_eq!(get(ports[0], "/v1.0/state/store/k").await.0, 204, "a has a store of its own");
     assert_eq!(get(ports[1], "/v1.0/state/store/k").await, (200, r#""v""#.to_owned()));
+    let (status, text) = get(ports[3], "/v1.0/state/statestore/k").await;
+    assert_eq!(status, 204, "d names no folder and has the embedded set: {text}");
+    assert_eq!(get(ports[0], "/v1.0/state/statestore/k").await.0, 400, "the others do not see it");
     let opened = trilby.log().matches("component loaded").count();
-    assert_eq!(opened, 2, "b and c share one; the log: {}", trilby.log());
+    assert_eq!(opened, 4, "b and c share one, d has two; the log: {}", trilby.log());
     assert_eq!(trilby.stop().await, Some(0));
 }
 

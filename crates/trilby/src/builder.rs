@@ -150,7 +150,7 @@ impl Builder {
     pub(crate) fn read_resources(&mut self) -> Result<Resources, Error> {
         let mut resources = if self.strict { Resources::strict() } else { Resources::lenient() };
         if let Some(embedded) = &self.embedded {
-            resources.read_text("embedded components", &embedded.prepare()?)?;
+            resources.append(embedded.read()?);
         }
         for source in self.resources.drain(..) {
             match source {

@@ -6,6 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use trilby_runtime::Resources;
+
 use crate::Error;
 
 /// A state store `statestore` in `state.db` and a secret store `secretstore` over `secrets.json`, both in one directory.
@@ -18,8 +20,17 @@ pub struct Embedded {
 }
 
 impl Embedded {
-    /// Makes what is missing and gives the resources.
-    pub(crate) fn prepare(&self) -> Result<String, Error> {
+    /// Makes the files that are missing, and reads the components that use them.
+    ///
+    /// # Errors
+    /// If the directory or a file in it cannot be made.
+    pub fn read(&self) -> Result<Resources, Error> {
+        let mut resources = Resources::strict();
+        resources.read_text("embedded components", &self.prepare()?)?;
+        Ok(resources)
+    }
+
+    fn prepare(&self) -> Result<String, Error> {
         let failed = |path: &Path, source| Error::Embedded { path: path.to_owned(), source };
         fs::create_dir_all(&self.dir).map_err(|source| failed(&self.dir, source))?;
         // Absolute, so that it still leads there when the program changes its directory.

@@ -250,8 +250,11 @@ fn with_resources(mut builder: Builder, plan: &Plan) -> Result<Builder, String> 
         resources.read_directory(folder).map_err(|error| error.to_string())?;
         builder = builder.resources(resources.only_for(&app_ids));
     }
-    if plan.apps.iter().any(|app| app.resources.is_empty()) {
-        builder = builder.embedded(Embedded { dir: plan.embedded.clone() });
+    let without = plan.apps.iter().filter(|app| app.resources.is_empty());
+    let app_ids: Vec<_> = without.map(|app| app.id.clone()).collect();
+    if app_ids.is_empty() {
+        return Ok(builder);
     }
-    Ok(builder)
+    let embedded = Embedded { dir: plan.embedded.clone() }.read().map_err(|error| error.to_string())?;
+    Ok(builder.resources(embedded.only_for(&app_ids)))
 }

@@ -11,12 +11,13 @@ use std::{
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
-use hyper::{Request, Response, body::Incoming, service::service_fn};
+use hyper::{Request, Response, body::Incoming, client::conn::http1::SendRequest, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tempfile::TempDir;
 use tokio::{
     net::{TcpListener, TcpStream},
     process::{Child, Command},
+    task::JoinHandle,
 };
 use tonic::transport::{Channel, Endpoint};
 
@@ -121,6 +122,11 @@ impl Daprd {
         self.folder.path().join("files")
     }
 
+    /// The id of its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id().expect("it runs")
+    }
+
     /// Everything it has logged.
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
@@ -140,7 +146,7 @@ impl Daprd {
 
     /// Asks it to stop and waits.
     pub(crate) async fn stop(mut self) {
-        let pid = self.child.id().expect("it runs").to_string();
+        let pid = self.pid().to_string();
         let status = Command::new("kill").args(["-TERM", &pid]).status().await.expect("kill");
         assert!(status.success(), "daprd had ended already; its log: {}", self.log());
         self.exit_code().await;
@@ -176,20 +182,52 @@ pub(crate) async fn http(
     headers: &[(&str, &str)],
     body: &[u8],
 ) -> Option<HttpAnswer> {
-    let stream = TcpStream::connect(("127.0.0.1", port)).await.ok()?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.ok()?;
-    let connection = tokio::spawn(connection);
-    let mut request = Request::builder().method(method).uri(path).header("host", format!("127.0.0.1:{port}"));
-    for (name, value) in headers.iter().filter(|(name, _)| *name != "host") {
-        request = request.header(*name, *value);
+    HttpConnection::open(port).await?.send(method, path, headers, body).await
+}
+
+/// A connection for one request after the other.
+pub(crate) struct HttpConnection {
+    port: u16,
+    sender: SendRequest<Full<Bytes>>,
+    driver: JoinHandle<()>,
+}
+
+impl HttpConnection {
+    /// Connects; `None` if nobody listens.
+    pub(crate) async fn open(port: u16) -> Option<Self> {
+        let stream = TcpStream::connect(("127.0.0.1", port)).await.ok()?;
+        let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.ok()?;
+        let driver = tokio::spawn(async { drop(connection.await) });
+        Some(Self { port, sender, driver })
     }
-    let request = request.body(Full::new(Bytes::copy_from_slice(body))).expect("a request");
-    let (parts, body) = sender.send_request(request).await.ok()?.into_parts();
-    let body = body.collect().await.ok()?.to_bytes();
-    connection.abort();
-    let text = |value: &hyper::header::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
-    let headers = parts.headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect();
-    Some(HttpAnswer { status: parts.status.as_u16(), headers, body })
+
+    /// Sends a request and waits for the whole answer; `None` if the connection breaks before.
+    pub(crate) async fn send(
+        &mut self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Option<HttpAnswer> {
+        let host = format!("127.0.0.1:{}", self.port);
+        let mut request = Request::builder().method(method).uri(path).header("host", host);
+        for (name, value) in headers.iter().filter(|(name, _)| *name != "host") {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Full::new(Bytes::copy_from_slice(body))).expect("a request");
+        self.sender.ready().await.ok()?;
+        let (parts, body) = self.sender.send_request(request).await.ok()?.into_parts();
+        let body = body.collect().await.ok()?.to_bytes();
+        let text = |value: &hyper::header::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+        let headers = parts.headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect();
+        Some(HttpAnswer { status: parts.status.as_u16(), headers, body })
+    }
+}
+
+impl Drop for HttpConnection {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
 }
 
 /// A request as an app sees it.
@@ -221,7 +259,7 @@ impl HttpReply {
 /// An ordinary HTTP app. Ends with the test.
 pub(crate) struct HttpServer {
     pub(crate) port: u16,
-    accepting: tokio::task::JoinHandle<()>,
+    accepting: JoinHandle<()>,
 }
 
 impl HttpServer {
