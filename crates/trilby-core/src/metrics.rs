@@ -115,9 +115,10 @@ impl Metrics {
     /// A new meter for `component` of `kind` (`state`, `secret`) as `app` sees it.
     pub fn meter(&self, kind: &'static str, component: &str, app: &Identity) -> Arc<Meter> {
         let labels = format!(
-            "app_id={:?},component={component:?},namespace={:?}",
-            app.id,
-            app.namespace.as_deref().unwrap_or_default()
+            "app_id=\"{}\",component=\"{}\",namespace=\"{}\"",
+            escaped(&app.id),
+            escaped(component),
+            escaped(app.namespace.as_deref().unwrap_or_default())
         );
         let meter = Arc::new(Meter { kind, labels, series: std::array::from_fn(|_| [Series::new(), Series::new()]) });
         self.lock().push(Arc::clone(&meter));
@@ -156,12 +157,17 @@ impl Metrics {
     }
 }
 
+/// A label's value. The format knows these three escapes and no other.
+fn escaped(value: &str) -> String {
+    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
 fn measured<'a>(meters: &'a [&'a Arc<Meter>]) -> impl Iterator<Item = (String, &'a Series)> {
     meters.iter().flat_map(|meter| {
         OPS.iter().flat_map(move |op| {
             [false, true].into_iter().filter_map(move |success| {
                 let series = &meter.series[*op as usize][usize::from(success)];
-                let labels = format!("{},operation={:?},success=\"{success}\"", meter.labels, op.name());
+                let labels = format!("{},operation=\"{}\",success=\"{success}\"", meter.labels, op.name());
                 (series.count.load(Ordering::Relaxed) > 0).then_some((labels, series))
             })
         })
@@ -210,5 +216,10 @@ mod tests {
         assert!(text.contains(&format!("dapr_component_state_latencies_bucket{{{labels},le=\"2\"}} 1\n")), "{text}");
         assert!(text.contains(&format!("dapr_component_state_latencies_sum{{{labels}}} 2\n")), "{text}");
         assert!(!text.contains("set"), "{text}");
+    }
+
+    #[test]
+    fn label_values_are_escaped_as_prometheus_reads_them() {
+        assert_eq!(escaped("a\"b\\c\nd\u{7f}ž"), "a\\\"b\\\\c\\nd\u{7f}ž");
     }
 }

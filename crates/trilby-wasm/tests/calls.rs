@@ -4,7 +4,7 @@
 
 mod support;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use support::{call, engine, limits, pool, pool_of};
 use trilby_wasm::{Allocator, CallError, Engine, Exceeded, Isolation, Limits};
@@ -119,8 +119,8 @@ async fn calls_beyond_the_limit_wait_and_then_are_told() {
     let limits = Limits {
         max_concurrency: 1,
         max_queue: 1,
-        max_wait: Duration::from_millis(50),
-        call_timeout: Duration::from_millis(300),
+        max_wait: Duration::from_millis(500),
+        call_timeout: Duration::from_secs(2),
         ..limits()
     };
     let pool = pool(&engine, limits, Isolation::Reuse).await;
@@ -128,7 +128,15 @@ async fn calls_beyond_the_limit_wait_and_then_are_told() {
     assert!(matches!(spin, Err(CallError::Deadline(_))), "{spin:?}");
     assert!(matches!(second, Err(CallError::Busy { running: 1, .. })), "{second:?}");
     assert!(matches!(third, Err(CallError::QueueFull { running: 1, queued: 1 })), "{third:?}");
-    assert_eq!(call(&pool, "count").await.expect("counts"), 1);
+    // The place of the call that spun is free as soon as its instance is dropped.
+    let started = Instant::now();
+    let count = loop {
+        match call(&pool, "count").await {
+            Err(CallError::Busy { .. }) if started.elapsed() < Duration::from_secs(10) => {}
+            other => break other,
+        }
+    };
+    assert_eq!(count.expect("counts"), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

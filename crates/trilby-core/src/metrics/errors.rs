@@ -47,7 +47,11 @@ pub(super) fn render(text: &mut String, meters: &[Arc<ErrorMeter>]) {
     let _ = writeln!(text, "# HELP {NAME} Number of times an error with a specific errorcode was encountered.");
     let _ = writeln!(text, "# TYPE {NAME} counter");
     for ((app_id, category, tag), count) in series {
-        let _ = writeln!(text, "{NAME}{{app_id={app_id:?},category={category:?},error_code={tag:?}}} {count}");
+        let _ = writeln!(
+            text,
+            "{NAME}{{app_id=\"{}\",category=\"{category}\",error_code=\"{tag}\"}} {count}",
+            super::escaped(app_id)
+        );
     }
 }
 

@@ -8,8 +8,8 @@ use trilby_component::{ComponentError, ErrorKind, Result};
 
 use super::database::{Database, Lease};
 
-/// Creating a table that another process creates at the same moment can fail, `IF NOT EXISTS` or not.
-const CREATE_ATTEMPTS: u32 = 3;
+/// How often the metadata table is tried again to be created. See [`is_race`].
+const CREATE_ATTEMPTS: u32 = 10;
 const CREATE_PAUSE: Duration = Duration::from_millis(50);
 
 /// How long another process may take to migrate before this one gives up.
@@ -57,7 +57,7 @@ impl Migrations<'_> {
             let created = client.batch_execute(&sql).await;
             client.give_back();
             match created {
-                Err(error) if error.code() == Some(&SqlState::UNIQUE_VIOLATION) && attempt < CREATE_ATTEMPTS => {
+                Err(error) if is_race(&error) && attempt < CREATE_ATTEMPTS => {
                     time::sleep(CREATE_PAUSE).await;
                     attempt += 1;
                 }
@@ -105,6 +105,14 @@ impl Step<'_> {
             Self::NumberRows { table, created_column } => number_rows(database, client, table, created_column).await,
         }
     }
+}
+
+/// Creating a table that another process creates at the same moment can fail, `IF NOT EXISTS` or not: its name, its row
+/// type or its place in the system's tables may be taken between the look and the act.
+fn is_race(error: &tokio_postgres::Error) -> bool {
+    const TAKEN: [&SqlState; 3] =
+        [&SqlState::UNIQUE_VIOLATION, &SqlState::DUPLICATE_OBJECT, &SqlState::DUPLICATE_TABLE];
+    error.code().is_some_and(|code| TAKEN.contains(&code))
 }
 
 async fn number_rows(database: &Database, client: &Lease, table: &str, created_column: &str) -> Result<()> {
