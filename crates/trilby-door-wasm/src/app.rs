@@ -161,7 +161,7 @@ impl WasmApp {
         let max_body_bytes = options.max_body_bytes;
         let guests = Guests::new(engine, pre, entry, options, api)
             .map_err(|error| LoadReason::Link(error).of(program.name()))?;
-        guests.warm().await.map_err(|reason| LoadError::Start { name: program.name().to_owned(), reason })?;
+        guests.check().await.map_err(|reason| LoadError::Start { name: program.name().to_owned(), reason })?;
         for unused in &report.unused_entries {
             tracing::info!(
                 app_id = &*id,
@@ -225,11 +225,11 @@ impl Guests {
         })
     }
 
-    async fn warm(&self) -> Result<(), trilby_wasm::CallError> {
+    async fn check(&self) -> Result<(), trilby_wasm::CallError> {
         match self {
-            Self::Service(pool) => pool.warm().await,
-            Self::Http(pool) => pool.warm().await,
-            Self::HttpAsync(pool) => pool.warm().await,
+            Self::Service(pool) => pool.check().await,
+            Self::Http(pool) => pool.check().await,
+            Self::HttpAsync(pool) => pool.check().await,
         }
     }
 }

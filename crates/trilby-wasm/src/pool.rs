@@ -140,9 +140,14 @@ impl<B: Blueprint> Pool<B> {
         }
     }
 
-    /// Makes an instance and keeps it for the first call, so that an app which cannot start fails when it is loaded.
-    pub async fn warm(&self) -> Result<(), CallError> {
-        self.call(|_| Box::pin(async { Ok(()) })).await
+    /// Makes an instance and drops it, so that an app which cannot start fails when it is loaded, and one that is never
+    /// called holds none.
+    pub async fn check(&self) -> Result<(), CallError> {
+        self.call(|_| Box::pin(async { Ok(()) })).await?;
+        let made = self.0.idle().instances.pop();
+        // Not under the lock: what an instance holds may take a while to let go.
+        drop(made);
+        Ok(())
     }
 
     /// What the pool holds now and has done.

@@ -65,7 +65,7 @@ async fn a_guest_born_too_large_says_so() {
     let engine = engine(Allocator::Auto);
     let text = "(component (core module $m (memory 200)) (core instance (instantiate $m)))";
     let pool = pool_of(&engine, text, limits(), Isolation::Reuse).await;
-    let error = pool.warm().await.expect_err("13 MB do not fit in 8 MB");
+    let error = pool.check().await.expect_err("13 MB do not fit in 8 MB");
     assert!(matches!(error, CallError::Limit(Exceeded::Memory { .. })), "{error:?}");
     assert_eq!(pool.stats().live, 0);
 }
@@ -174,13 +174,22 @@ async fn idle_instances_beyond_the_number_to_keep_are_trimmed() {
 }
 
 #[tokio::test]
+async fn an_app_that_was_only_checked_holds_no_instance() {
+    let engine = engine(Allocator::Auto);
+    let pool = pool(&engine, limits(), Isolation::Reuse).await;
+    pool.check().await.expect("starts");
+    let stats = pool.stats();
+    assert_eq!((stats.live, stats.idle, stats.started, stats.memory_bytes), (0, 0, 1, 0));
+}
+
+#[tokio::test]
 async fn an_engine_without_a_free_slot_says_so() {
     let engine =
         Engine::new(trilby_wasm::Options { allocator: Allocator::Pooling, max_instances: 1, ..Default::default() });
     let first = pool(&engine, limits(), Isolation::Reuse).await;
     let second = pool(&engine, limits(), Isolation::Reuse).await;
-    first.warm().await.expect("one fits");
-    let error = second.warm().await.expect_err("two do not");
+    assert_eq!(call(&first, "count").await.expect("one fits"), 1);
+    let error = call(&second, "count").await.expect_err("two do not");
     assert!(matches!(error, CallError::Exhausted(_)), "{error:?}");
 }
 

@@ -1,7 +1,7 @@
 //! What a guest pays: for a call to a block, for a call to another guest, and for being there.
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     process::Stdio,
     time::{Duration, Instant},
 };
@@ -114,8 +114,10 @@ async fn cold(options: &Options, report: &mut Report) -> Result<()> {
 
 /// `wasi:http` hello through the host against the smallest hyper server; and how soon it is there.
 async fn hello(options: &Options, report: &mut Report) -> Result<()> {
-    let trilby = options.binaries.join("trilby");
-    let guest = options.guests.join("hello.wasm");
+    // Absolute: the runtime is started in a folder of its own.
+    let absolute = |path: PathBuf| std::fs::canonicalize(&path).map_err(|error| format!("{}: {error}", path.display()));
+    let trilby = absolute(options.binaries.join("trilby"))?;
+    let guest = absolute(options.guests.join("hello.wasm"))?;
     let cache = tempfile::tempdir().map_err(|error| error.to_string())?;
     let (_first, _, _) = serve(&trilby, &guest, cache.path()).await?;
     let mut starts = Vec::new();

@@ -107,6 +107,8 @@ impl HttpConnection {
         let request = Request::builder().method(method).uri(path).header("host", "localhost");
         let request =
             request.body(Full::new(Bytes::from_static(body.as_bytes()))).map_err(|error| error.to_string())?;
+        // The connection may still be putting the previous exchange away.
+        self.sender.ready().await.map_err(|error| error.to_string())?;
         let response = self.sender.send_request(request).await.map_err(|error| error.to_string())?;
         let status = response.status();
         let body = response.into_body().collect().await.map_err(|error| error.to_string())?.to_bytes();
