@@ -66,6 +66,7 @@ Examples:
 /// Runs it, from command line to exit code.
 #[must_use]
 pub fn main() -> ExitCode {
+    crate::open_files::raise_limit();
     let done = match Trilby::parse().command {
         Command::Run(args) => run::run(*args),
         Command::Inspect(args) => inspect::inspect(args),

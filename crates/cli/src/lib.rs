@@ -11,5 +11,6 @@ mod go_flags;
 mod listen;
 mod log;
 mod metrics;
+mod open_files;
 mod signals;
 mod suggest;

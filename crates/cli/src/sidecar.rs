@@ -30,6 +30,7 @@ const USAGE: u8 = 2;
 /// Runs it, from command line to exit code.
 #[must_use]
 pub fn main() -> ExitCode {
+    crate::open_files::raise_limit();
     let args = std::env::args_os().skip(1).map(|arg| arg.to_string_lossy().into_owned());
     let given = match go_flags::parse(&flags::flags(), args) {
         Ok(given) => given,

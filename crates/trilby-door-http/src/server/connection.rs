@@ -7,6 +7,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError, atomic::AtomicUsize},
 };
 
+use http::{Version, header::HOST};
 use http_body::Body as _;
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
@@ -24,7 +25,7 @@ use super::{
     h2c::{self, Upgrade},
     head_timer::{CountedReads, HeadTimer},
 };
-use crate::{HttpDoor, Options};
+use crate::{HttpDoor, Options, error};
 
 /// The least that hyper accepts for its buffer, and enough for a head of the default limit and Go's slack on top.
 const MIN_BUFFER_BYTES: usize = 8 << 10;
@@ -81,9 +82,17 @@ where
 type Answering = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
 
 fn answer(door: HttpDoor, request: http::Request<Incoming>) -> Answering {
+    if !says_one_host(&request) {
+        return Box::pin(ready(Ok(error::bad_request())));
+    }
     // Most requests have no body; a stream for nothing would cost an allocation.
     let request = request.map(|body| if body.is_end_stream() { Body::Empty } else { Body::stream(body) });
     Box::pin(async move { Ok(door.handle(request).await) })
+}
+
+/// HTTP/1.1 wants to know the host, and only one (RFC 9112 §3.2); Go insists on it and hyper does not.
+fn says_one_host(request: &http::Request<Incoming>) -> bool {
+    request.version() != Version::HTTP_11 || request.headers().get_all(HOST).iter().count() == 1
 }
 
 async fn drive<C>(connection: C, stop: &mut watch::Receiver<()>) -> Result<(), BoxError>
