@@ -12,7 +12,7 @@ pub(crate) const COMMAND: crate::Command = crate::Command {
     run: |workspace, mut args: Args| {
         let stay = args.flag("--stay").then(|| "--stay".to_owned());
         args.finish_without_trailing()?;
-        drive(workspace, "demo", stay.as_slice())?;
+        drive(workspace, "demo", "demo", stay.as_slice())?;
         Ok(ExitCode::SUCCESS)
     },
 };

@@ -6,16 +6,16 @@ use crate::{
     workspace::Workspace,
 };
 
-/// Builds everything in release and runs the binary `driver` of the package `drivers` with `args`, ours first.
+/// Builds everything in `profile` and runs the binary `name` of the package `drivers` with `args`, ours first.
 ///
 /// # Errors
 /// Something does not build, or the driver fails.
-pub(crate) fn drive(workspace: &Workspace, name: &str, args: &[String]) -> Result {
+pub(crate) fn drive(workspace: &Workspace, profile: &str, name: &str, args: &[String]) -> Result {
     guests::rust(workspace, &workspace.wasm())?;
-    let release = || run(workspace.cargo().args(["build", "--release", "--package", "cli", "--bins"]));
-    step("build trilby and daprd in release", release)?;
-    let binaries = workspace.target.join("release");
-    let build = || run(workspace.cargo().args(["build", "--release", "--package", "drivers", "--bin", name]));
+    let programs = || run(workspace.cargo().args(["build", "--profile", profile, "--package", "cli", "--bins"]));
+    step("build trilby and daprd", programs)?;
+    let binaries = workspace.target.join(profile);
+    let build = || run(workspace.cargo().args(["build", "--profile", profile, "--package", "drivers", "--bin", name]));
     step(&format!("build the {name}"), build)?;
     let driver = || {
         let mut driver = workspace.cargo();

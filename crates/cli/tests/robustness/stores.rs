@@ -84,7 +84,7 @@ async fn save(daprd: &Daprd, store: &str) -> HttpAnswer {
 async fn fails(daprd: &Daprd, limit: Duration, reason: &str) {
     let started = Instant::now();
     let ask_one = async |number: usize| {
-        if number % 2 == 0 {
+        if number.is_multiple_of(2) {
             (save(daprd, "rd").await, "ERR_STATE_SAVE")
         } else {
             (ask(daprd.http_port, "GET", "/v1.0/state/rd/k", b"").await, "ERR_STATE_GET")
