@@ -211,7 +211,7 @@ impl Guests {
     ) -> wasmtime::Result<Self> {
         let WasmAppOptions { limits, isolation, grants, logs, max_body_bytes, outside, dapr_http } = options;
         let hosts = Arc::clone(&grants.hosts);
-        let routes = Arc::new(Routes { api: api.clone(), hosts, outside, dapr_http });
+        let routes = Arc::new(Routes { api: api.clone(), hosts, logs: logs.clone(), outside, dapr_http });
         let seed = Arc::new(Seed { api, limits: limits.clone(), grants, logs, routes, max_body_bytes });
         let engine = engine.clone();
         Ok(match entry {

@@ -14,7 +14,7 @@ use http::{Request as HttpRequest, Response as HttpResponse, Uri, uri::PathAndQu
 use http_body_util::BodyExt as _;
 use trilby_component::ErrorKind;
 use trilby_core::{Api, Body, ChannelError, Ctx, Request, Response, error::Kind, invoke::HttpClient};
-use trilby_wasm::AllowedHosts;
+use trilby_wasm::{AllowedHosts, Logs, Stream};
 use wasmtime_wasi_http::{Error as HttpError, RequestOptions, WasiBody, WasiHttpHooks};
 
 use crate::message;
@@ -37,6 +37,7 @@ pub struct DaprHttp {
 pub(crate) struct Routes {
     pub(crate) api: Api,
     pub(crate) hosts: Arc<AllowedHosts>,
+    pub(crate) logs: Logs,
     pub(crate) outside: Option<Arc<dyn HttpClient>>,
     pub(crate) dapr_http: Option<DaprHttp>,
 }
@@ -82,19 +83,17 @@ impl Routes {
     }
 
     async fn send_outside(&self, request: Request) -> Result<Response, HttpError> {
-        let app_id = &self.api.app.id;
-        let host = request.uri().authority().map(ToString::to_string).unwrap_or_default();
+        // In the app's own log, which is limited: a guest can ask for as many hosts as it likes.
+        let denied = |reason: &str| {
+            let host = request.uri().authority().map(ToString::to_string).unwrap_or_default();
+            self.logs.line(Stream::Stderr, &format!("guest was denied a host, {host}: {reason}"));
+            Err(HttpError::HttpRequestDenied)
+        };
         if !self.hosts.allows(request.uri()) {
-            tracing::warn!(
-                app_id,
-                host,
-                "guest was denied a host; add it to the app's allowed hosts if it may call it"
-            );
-            return Err(HttpError::HttpRequestDenied);
+            return denied("add it to the app's allowed hosts if it may call it");
         }
         let Some(client) = &self.outside else {
-            tracing::warn!(app_id, host, "guest was denied a host: this runtime has no client for outside addresses");
-            return Err(HttpError::HttpRequestDenied);
+            return denied("this runtime has no client for outside addresses");
         };
         client.send(request).await.map_err(channel_failure)
     }
@@ -187,6 +186,7 @@ fn failure(kind: Kind, message: &str) -> HttpError {
 mod tests {
     use async_trait::async_trait;
     use trilby_core::{Blocks, Identity, health::Health, invoke::InvokeApi, invoke::NameResolver};
+    use trilby_wasm::LogSink;
 
     use super::*;
 
@@ -210,6 +210,12 @@ mod tests {
         }
     }
 
+    struct Unread;
+
+    impl LogSink for Unread {
+        fn line(&self, _: Stream, _: &str) {}
+    }
+
     fn routes(hosts: &[&str]) -> Routes {
         let app = Identity::new("a");
         let api = Api::new(Blocks {
@@ -223,7 +229,8 @@ mod tests {
         });
         let hosts = hosts.iter().map(|host| host.parse().expect("a host")).collect::<AllowedHosts>();
         let dapr_http = Some(DaprHttp { port: 3500, door: Arc::new(Nobody) });
-        Routes { api, hosts: Arc::new(hosts), outside: Some(Arc::new(Nobody)), dapr_http }
+        let logs = Logs::new(Unread);
+        Routes { api, hosts: Arc::new(hosts), logs, outside: Some(Arc::new(Nobody)), dapr_http }
     }
 
     #[test]

@@ -162,6 +162,18 @@ async fn endless_output_does_not_fill_the_log() {
 }
 
 #[tokio::test]
+async fn requests_that_are_denied_do_not_fill_the_log() {
+    let Some(mut street) = Street::open(Duration::from_secs(2)).await else { return };
+    let start = street.trilby.log().len();
+    ask(street.bad, "GET", "/requests?192.0.2.1:80", b"").await;
+    street.check_well("requests to a host that is not granted").await;
+    let denied = street.log_of_bad(start).iter().filter(|line| line.contains("denied a host")).count();
+    // It asks 10,000 times; 2,000 lines at once and 1,000 a second are let through.
+    assert!((1..6000).contains(&denied), "{denied} lines say that a host was denied");
+    assert_eq!(street.trilby.stop().await, Some(0));
+}
+
+#[tokio::test]
 async fn many_that_allocate_without_end_have_no_more_than_their_limits() {
     let Some(mut street) = Street::open(Duration::from_secs(5)).await else { return };
     let calls: Vec<_> = (0..32).map(|_| tokio::spawn(ask(street.bad, "GET", "/alloc", b""))).collect();
