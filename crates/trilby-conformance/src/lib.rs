@@ -3,8 +3,7 @@
 //!
 //! Cases ([`cases`]) are sentences; they speak only to a [`client::Client`]. Which of them a component must pass is
 //! decided by what it says it can do. The suite is a star: every component is tested through the embedded door, and the
-//! in-memory and SQLite stores through every door. `tests/conformance.rs` runs it over the built-in components; the
-//! program of this crate runs it over anyone's.
+//! in-memory and SQLite stores through every door. `tests/conformance.rs` runs it over the built-in components.
 
 pub mod backends;
 pub mod cases;

@@ -52,7 +52,7 @@ impl Report {
         let peers = if self.peers.is_empty() { "none".to_owned() } else { self.peers.join(", ") };
         let _ = writeln!(
             text,
-            "Written by `cargo xtask bench`, {}. Machine: {}. Peers: {peers}.\n\nRead ratios, not times: what is compared \
+            "Written by the driver of `cargo xtask bench`, {}. Machine: {}. Peers: {peers}.\n\nRead ratios, not times: what is compared \
              was measured in one run, rounds interleaved, on a machine that others use too.",
             &date[..10],
             machine()
