@@ -1,6 +1,8 @@
-//! Apps behind a port, as flags and files describe them.
+//! Apps behind a port, as flags and files describe them, and how their health is asked for.
 
-use trilby::{AppSpec, door_grpc::app as grpc, door_http::app as http};
+use std::time::Duration;
+
+use trilby::{AppSpec, HealthCheck, door_grpc::app as grpc, door_http::app as http};
 
 /// What an app speaks. Dapr's `--app-protocol`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -81,5 +83,54 @@ impl Server {
             Protocol::Grpc => over_grpc(grpc::Protocol::Grpc),
             Protocol::Grpcs => over_grpc(grpc::Protocol::Grpcs),
         }
+    }
+}
+
+/// Dapr's settings of health checks, as given.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct HealthFlags<'a> {
+    pub is_enabled: bool,
+    pub path: Option<&'a str>,
+    pub interval_seconds: Option<i64>,
+    pub timeout_millis: Option<i64>,
+    pub threshold: Option<i64>,
+}
+
+impl HealthFlags<'_> {
+    /// The health check, if one is wanted. What is not positive is Dapr's default.
+    ///
+    /// # Errors
+    /// If an answer may take longer than the time between two questions.
+    pub(crate) fn check(&self) -> Result<Option<HealthCheck>, String> {
+        let default = HealthCheck::default();
+        let positive = |number: Option<i64>| number.and_then(|number| u64::try_from(number).ok()).filter(|n| *n > 0);
+        let path = self.path.filter(|path| !path.is_empty());
+        let check = HealthCheck {
+            path: path.map_or(default.path, |path| format!("/{}", path.trim_start_matches('/'))),
+            interval: positive(self.interval_seconds).map_or(default.interval, Duration::from_secs),
+            timeout: positive(self.timeout_millis).map_or(default.timeout, Duration::from_millis),
+            threshold: positive(self.threshold).and_then(|n| n.try_into().ok()).unwrap_or(default.threshold),
+        };
+        if check.timeout > check.interval {
+            return Err("value for 'health-probe-timeout' must be smaller than 'health-probe-interval'".to_owned());
+        }
+        Ok(self.is_enabled.then_some(check))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn health_checks_have_daprs_defaults() {
+        assert_eq!(HealthFlags::default().check(), Ok(None));
+        let enabled = HealthFlags { is_enabled: true, ..HealthFlags::default() };
+        assert_eq!(enabled.check(), Ok(Some(HealthCheck::default())));
+        let given = HealthFlags { path: Some("ok"), interval_seconds: Some(1), threshold: Some(0), ..enabled };
+        let interval = Duration::from_secs(1);
+        assert_eq!(given.check(), Ok(Some(HealthCheck { path: "/ok".into(), interval, ..HealthCheck::default() })));
+        let slow = HealthFlags { interval_seconds: Some(1), timeout_millis: Some(1001), ..enabled };
+        assert!(slow.check().expect_err("too slow").contains("'health-probe-timeout'"));
     }
 }

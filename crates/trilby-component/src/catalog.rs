@@ -4,7 +4,13 @@ use std::{collections::BTreeMap, fmt::Write as _, future::Future, pin::Pin, sync
 
 use crate::{
     Properties,
+    binding::Binding,
+    configuration::ConfigurationStore,
+    conversation::Conversation,
+    crypto::CryptoProvider,
     error::{ComponentError, Result},
+    lock::LockStore,
+    pubsub::PubSub,
     secret::SecretStore,
     state::StateStore,
 };
@@ -45,77 +51,74 @@ impl<T: ?Sized> Clone for Row<T> {
 
 type Rows<T> = BTreeMap<(String, String), Row<T>>;
 
-/// Component types by name and version.
-#[derive(Clone, Default)]
-pub struct Catalog {
-    state: Rows<dyn StateStore>,
-    secret: Rows<dyn SecretStore>,
+/// Writes the catalog: for each block the rows that it has, how a build adds one, and how a runtime opens one.
+macro_rules! blocks {
+    ($($(#[doc = $add:literal])+ $block:ident, $open:ident: $component:ty;)+) => {
+        /// Component types by name and version.
+        #[derive(Clone, Default)]
+        pub struct Catalog { $($block: Rows<$component>,)+ }
+
+        impl Catalog {
+            /// A catalog without any component.
+            #[must_use]
+            pub fn new() -> Self {
+                Self::default()
+            }
+
+            /// Everything this build has, by block, type and version.
+            pub fn entries(&self) -> impl Iterator<Item = Entry> + '_ {
+                let rows: Vec<_> = [$(self.$block.values().map(|row| row.entry).collect::<Vec<_>>(),)+].concat();
+                rows.into_iter()
+            }
+
+            $(
+                $(#[doc = $add])+
+                ///
+                /// # Panics
+                /// If the type and version are taken: a build never has two of one name.
+                pub fn $block<F, O>(&mut self, entry: Entry, open: O) -> &mut Self
+                where
+                    O: Fn(OpenRequest) -> F + Send + Sync + 'static,
+                    F: Future<Output = Result<Arc<$component>>> + Send + 'static,
+                {
+                    insert(&mut self.$block, entry, Arc::new(move |request| Box::pin(open(request))));
+                    self
+                }
+
+                /// Opens one, by its full type (`state.redis`) and version (empty, `v0` and `v1` are one).
+                ///
+                /// # Errors
+                /// `NotFound` that lists the known types; else what the component says of its metadata or backend.
+                pub async fn $open(
+                    &self,
+                    type_name: &str,
+                    version: &str,
+                    request: OpenRequest,
+                ) -> Result<Arc<$component>> {
+                    (find(&self.$block, type_name, version)?.open)(request).await
+                }
+            )+
+        }
+    };
 }
 
-impl Catalog {
-    /// A catalog without any component.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Adds a state store.
-    ///
-    /// # Panics
-    /// If the type and version are taken: a build never has two of one name.
-    pub fn state<F, O>(&mut self, entry: Entry, open: O) -> &mut Self
-    where
-        O: Fn(OpenRequest) -> F + Send + Sync + 'static,
-        F: Future<Output = Result<Arc<dyn StateStore>>> + Send + 'static,
-    {
-        insert(&mut self.state, entry, Arc::new(move |request| Box::pin(open(request))));
-        self
-    }
-
+blocks! {
+    /// Adds a binding.
+    binding, open_binding: Binding;
+    /// Adds a configuration store.
+    configuration, open_configuration: dyn ConfigurationStore;
+    /// Adds a language model.
+    conversation, open_conversation: dyn Conversation;
+    /// Adds a cryptography provider.
+    crypto, open_crypto: dyn CryptoProvider;
+    /// Adds a lock store.
+    lock, open_lock: dyn LockStore;
+    /// Adds a broker.
+    pubsub, open_pubsub: dyn PubSub;
     /// Adds a secret store.
-    ///
-    /// # Panics
-    /// As [`state`](Self::state).
-    pub fn secret<F, O>(&mut self, entry: Entry, open: O) -> &mut Self
-    where
-        O: Fn(OpenRequest) -> F + Send + Sync + 'static,
-        F: Future<Output = Result<Arc<dyn SecretStore>>> + Send + 'static,
-    {
-        insert(&mut self.secret, entry, Arc::new(move |request| Box::pin(open(request))));
-        self
-    }
-
-    /// Everything this build has, by type and version.
-    pub fn entries(&self) -> impl Iterator<Item = Entry> + '_ {
-        let secret = self.secret.values().map(|row| row.entry);
-        secret.chain(self.state.values().map(|row| row.entry))
-    }
-
-    /// Opens a state store of `type_name` (`state.redis`) and `version` (empty, `v0` and `v1` are one).
-    ///
-    /// # Errors
-    /// `NotFound` that lists the known types; else what the component says of its metadata or backend.
-    pub async fn open_state(
-        &self,
-        type_name: &str,
-        version: &str,
-        request: OpenRequest,
-    ) -> Result<Arc<dyn StateStore>> {
-        (find(&self.state, type_name, version)?.open)(request).await
-    }
-
-    /// Opens a secret store.
-    ///
-    /// # Errors
-    /// As [`open_state`](Self::open_state).
-    pub async fn open_secret(
-        &self,
-        type_name: &str,
-        version: &str,
-        request: OpenRequest,
-    ) -> Result<Arc<dyn SecretStore>> {
-        (find(&self.secret, type_name, version)?.open)(request).await
-    }
+    secret, open_secret: dyn SecretStore;
+    /// Adds a state store.
+    state, open_state: dyn StateStore;
 }
 
 fn insert<T: ?Sized>(rows: &mut Rows<T>, entry: Entry, open: Open<T>) {

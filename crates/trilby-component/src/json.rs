@@ -24,11 +24,41 @@ pub enum Style {
 /// # Errors
 /// `InvalidRequest` if `text` is not one JSON value, or nested deeper than 128 levels.
 pub fn reencode(text: &[u8], style: Style) -> Result<Bytes> {
-    let value: Value = serde_json::from_slice(text)
-        .map_err(|error| ComponentError::request(format!("value is not valid JSON: {error}")))?;
+    let parsed: serde_json::Result<Value> = serde_json::from_slice(text);
+    let parsed = parsed.or_else(|error| match with_whole_surrogates(text) {
+        Some(mended) => serde_json::from_slice(&mended),
+        None => Err(error),
+    });
+    let value = parsed.map_err(|error| ComponentError::request(format!("value is not valid JSON: {error}")))?;
     let mut out = Vec::with_capacity(text.len());
     write_value(&mut out, &value, style);
     Ok(out.into())
+}
+
+/// Go reads an escaped half of a surrogate pair as U+FFFD. `None` if there is none in `text`.
+fn with_whole_surrogates(text: &[u8]) -> Option<Vec<u8>> {
+    let escaped = |at: usize| {
+        let [b'\\', b'u', hex @ ..] = text.get(at..at + 6)? else { return None };
+        u16::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok()
+    };
+    let (mut mended, mut at, mut is_changed) = (Vec::with_capacity(text.len()), 0, false);
+    while at < text.len() {
+        let width = match (escaped(at), text[at]) {
+            (Some(0xD800..=0xDBFF), _) if matches!(escaped(at + 6), Some(0xDC00..=0xDFFF)) => 12,
+            (Some(0xD800..=0xDFFF), _) => {
+                mended.extend_from_slice(br"\ufffd");
+                is_changed = true;
+                at += 6;
+                continue;
+            }
+            (None, b'\\') => 2,
+            _ => 1,
+        };
+        let end = (at + width).min(text.len());
+        mended.extend_from_slice(&text[at..end]);
+        at = end;
+    }
+    is_changed.then_some(mended)
 }
 
 fn write_value(out: &mut Vec<u8>, value: &Value, style: Style) {
@@ -117,7 +147,8 @@ fn write_float_with_six_digits(out: &mut Vec<u8>, float: f64) {
     }
 }
 
-fn write_string(out: &mut Vec<u8>, text: &str, style: Style) {
+/// Writes `text` as a JSON string, quotes and escapes included.
+pub fn write_string(out: &mut Vec<u8>, text: &str, style: Style) {
     out.push(b'"');
     let mut rest = text;
     while let Some(at) = rest.find(|c| needs_escape(c, style)) {
@@ -195,6 +226,20 @@ mod tests {
             ("9007199254740993", "9007199254740992"),
         ] {
             check(Style::Fast, text, expect);
+        }
+    }
+
+    #[test]
+    fn half_a_surrogate_pair_is_u_fffd_and_a_whole_one_stays() {
+        for (text, expect) in [
+            (r#""\ud800""#, "\"\u{FFFD}\""),
+            (
+                r#"["\uDC00x", "\ud83d\ude00", "\\ud800", "\u0041\ud800\n"]"#,
+                "[\"\u{FFFD}x\",\"\u{1F600}\",\"\\\\ud800\",\"A\u{FFFD}\\n\"]",
+            ),
+            (r#"{"\ud800\ud800\udc00": 1}"#, "{\"\u{FFFD}\u{10000}\":1}"),
+        ] {
+            check(Style::Standard, text, expect);
         }
     }
 

@@ -204,14 +204,18 @@ pub struct Item {
     pub metadata: Metadata,
 }
 
-/// The failures of a bulk write, by position in the request. Never empty.
+/// How a bulk write failed.
 #[derive(Debug)]
-pub struct BulkError(pub Vec<(usize, ComponentError)>);
+pub enum BulkError {
+    /// As a whole: of no item is it known whether it was written.
+    Whole(ComponentError),
+    /// These items, by position in the request, never none; the others were written.
+    Items(Vec<(usize, ComponentError)>),
+}
 
 impl From<ComponentError> for BulkError {
-    /// The request failed as a whole, so its first item stands for all.
     fn from(error: ComponentError) -> Self {
-        Self(vec![(0, error)])
+        Self::Whole(error)
     }
 }
 
@@ -320,5 +324,5 @@ async fn all(writes: Vec<impl Future<Output = Result<()>> + Send>) -> Result<(),
     let results: Vec<Result<()>> = stream::iter(writes).buffered(BULK_PARALLELISM).collect().await;
     let failed: Vec<_> =
         results.into_iter().enumerate().filter_map(|(index, result)| Some((index, result.err()?))).collect();
-    if failed.is_empty() { Ok(()) } else { Err(BulkError(failed)) }
+    if failed.is_empty() { Ok(()) } else { Err(BulkError::Items(failed)) }
 }

@@ -15,7 +15,7 @@ use support::{With as _, delete, etag, get, json, proxy::Proxy, raw, read, set, 
 use tokio::time::sleep;
 use trilby_component::{
     ErrorKind, Metadata,
-    state::{Consistency, Feature, Operation, Query, StateStore, Value},
+    state::{BulkError, Consistency, Feature, Operation, Query, StateStore, Value},
 };
 
 /// What a Dapr 1.18 left in Redis after the recorded calls.
@@ -279,7 +279,8 @@ async fn many_items_are_written_and_read_in_the_order_of_the_request() {
     assert!(store.bulk_get(&[], 0).await.expect("nothing").is_empty());
 
     let deletes = [delete(&keys[0]), delete(&keys[1]).etag("9"), delete(&missing)];
-    let failed = store.bulk_delete(&deletes).await.expect_err("one etag is stale").0;
+    let error = store.bulk_delete(&deletes).await.expect_err("one etag is stale");
+    let BulkError::Items(failed) = error else { panic!("{error:?}") };
     assert!(matches!(&failed[..], [(1, error)] if error.kind() == ErrorKind::EtagMismatch), "{failed:?}");
     assert_eq!(read(store, &keys[0]).await, None);
 }

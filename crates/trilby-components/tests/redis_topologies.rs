@@ -1,94 +1,32 @@
-//! `state.redis` with a cluster, sentinels, replicas and TLS. Each test starts servers of its own, if this machine has
-//! the program `redis-server`.
+//! The components over Redis with a cluster, sentinels, replicas and TLS. Each test starts servers of its own, if this
+//! machine has the program `redis-server`.
 #![cfg(feature = "redis")]
 
 mod support;
 
 use std::{
-    fmt::Write as _,
-    net::TcpListener,
     path::Path,
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use redis::TypedCommands as _;
-use support::{With as _, delete, etag, get, json, read, set, text, transact};
+use support::{
+    With as _,
+    changes::{Changes, watch},
+    delete, etag, eventually, get,
+    inbox::{Inbox, Open, message},
+    json, read,
+    redis::{Server, free_port},
+    request, set, text, transact,
+};
 use tempfile::TempDir;
-use tokio::time::sleep;
 use trilby_component::{
-    ErrorKind,
+    ErrorKind, Metadata,
+    binding::InvokeRequest,
     state::{Consistency, Operation, StateStore},
 };
-
-/// A server that ends with the test.
-struct Server {
-    child: Child,
-    folder: TempDir,
-    port: u16,
-}
-
-impl Server {
-    /// Starts a server with these lines of configuration; `None`, and a line that says so, if there is no program.
-    fn start(configuration: &str) -> Option<Self> {
-        let folder = TempDir::new().expect("a folder for the server");
-        let port = free_port();
-        let mut file = format!("dir {}\nsave \"\"\nbind 127.0.0.1\n", folder.path().display());
-        let _ = writeln!(file, "{}", configuration.replace("{port}", &port.to_string()));
-        if !configuration.contains("{port}") {
-            let _ = writeln!(file, "port {port}");
-        }
-        let path = folder.path().join("redis.conf");
-        std::fs::write(&path, file).expect("the folder is writable");
-        let mut command = Command::new("redis-server");
-        command.arg(&path).stdout(Stdio::null()).stderr(Stdio::null());
-        if configuration.contains("sentinel monitor") {
-            command.arg("--sentinel");
-        }
-        let Ok(child) = command.spawn() else {
-            eprintln!("NOT RUN state.redis with more than one server: redis-server is not on the PATH");
-            return None;
-        };
-        Some(Self { child, folder, port })
-    }
-
-    fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
-    }
-
-    async fn connection(&self) -> redis::Connection {
-        let client = redis::Client::open(format!("redis://{}", self.address())).expect("an address");
-        eventually("the server starts", || client.get_connection().ok()).await
-    }
-
-    async fn stop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
-}
-
-async fn eventually<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
-    let start = Instant::now();
-    loop {
-        if let Some(done) = attempt() {
-            return done;
-        }
-        assert!(start.elapsed() < Duration::from_secs(20), "waited in vain until {what}");
-        sleep(Duration::from_millis(50)).await;
-    }
-}
 
 async fn open(properties: &[(&str, &str)]) -> trilby_component::Result<Arc<dyn StateStore>> {
     support::open("state.redis", "v1", properties).await
@@ -144,6 +82,30 @@ async fn a_cluster_holds_each_item_on_the_server_of_its_slot() {
     store.set(&strong).await.expect("set");
     assert_eq!(etag(&*store, "app||0").await, "2");
     store.close().await;
+    every_message_comes(&[("redisHost", &servers[0].0.address()), ("redisType", "cluster")]).await;
+}
+
+/// Topics enough for each server of a cluster to have some.
+async fn every_message_comes(properties: &[(&str, &str)]) {
+    let properties = [properties, &[("consumerID", "group")]].concat();
+    let broker =
+        trilby_components::builtins().open_pubsub("pubsub.redis", "v1", request(&properties)).await.expect("open");
+    let inbox = Inbox::new();
+    let mut subscriptions = Vec::new();
+    for topic in ["a", "b", "c", "d", "e"] {
+        subscriptions.push(Open::subscribe(&*broker, topic, &inbox).await);
+        for number in 0..20 {
+            broker.publish(&message(topic, &format!("{topic}{number}"))).await.expect("publish");
+        }
+    }
+    inbox.wait_for_handled(100).await;
+    // Longer than Redis holds back an answer.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    broker.publish(&message("a", "late")).await.expect("publish");
+    inbox.wait_for_handled(101).await;
+    for subscription in subscriptions {
+        subscription.stop().await;
+    }
 }
 
 #[tokio::test]
@@ -199,13 +161,15 @@ async fn the_sentinels_name_the_server_that_takes_over() {
 
     let store = open(&properties("main")).await.expect("open");
     store.set(&set("k", json("1"))).await.expect("set");
-    master.stop().await;
+    master.kill();
     let start = Instant::now();
     while let Err(error) = store.set(&set("k", json("2"))).await {
         assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
         assert!(start.elapsed() < Duration::from_secs(30), "waited in vain for the replica to take over");
     }
     assert_eq!(text(&*store, "k").await, "2");
+    every_message_comes(&properties("main")).await;
+    changes_are_heard_of(&properties("main")).await;
 }
 
 #[tokio::test]
@@ -239,6 +203,8 @@ async fn tls_checks_the_server_and_shows_the_clients_certificate() {
     };
     store.set(&set("k", json("1"))).await.expect("set");
     assert!(read(&*store, "k").await.is_some());
+    every_message_comes(&insecure).await;
+    changes_are_heard_of(&insecure).await;
 
     let error = open(&insecure[..3]).await.err().expect("the server wants a certificate");
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
@@ -248,6 +214,22 @@ async fn tls_checks_the_server_and_shows_the_clients_certificate() {
     let error = open(&[insecure[0], ("redisMaxRetries", "-1")]).await.err().expect("the server speaks TLS only");
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
     assert!(server.folder.path().exists());
+}
+
+async fn changes_are_heard_of(properties: &[(&str, &str)]) {
+    let catalog = trilby_components::builtins();
+    let store = catalog.open_configuration("configuration.redis", "v1", request(properties)).await.expect("open");
+    let changes = Arc::<Changes>::default();
+    let stop = watch(&*store, &["color".to_owned()], &changes).await;
+    let binding = catalog.open_binding("bindings.redis", "v1", request(properties)).await.expect("open");
+    let create = InvokeRequest {
+        operation: "create".to_owned(),
+        data: "blue".into(),
+        metadata: Metadata::from([("key".to_owned(), "color".to_owned())]),
+    };
+    binding.output.as_ref().expect("it has an output").invoke(&create).await.expect("create");
+    changes.wait_for("color", "blue").await;
+    stop.cancel();
 }
 
 fn make_certificate(folder: &Path) -> bool {

@@ -1,5 +1,11 @@
 //! The cases, one file a block, and the few words in which they are written.
 
+pub mod bindings;
+pub mod configuration;
+pub mod conversation;
+pub mod crypto;
+pub mod lock;
+pub mod pubsub;
 pub mod secrets;
 pub mod state;
 
@@ -7,7 +13,7 @@ use std::{
     fmt::Debug,
     future::Future,
     pin::Pin,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use crate::client::Client;
@@ -36,6 +42,12 @@ impl Case {
     ) -> Self {
         Self { name, needs, run }
     }
+}
+
+/// A name that no other case and no earlier run uses, of letters that every store takes.
+fn unique(name: &str) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    format!("{name}_{}_{}", std::process::id(), now.as_nanos())
 }
 
 fn check(holds: bool, otherwise: impl FnOnce() -> String) -> Outcome {

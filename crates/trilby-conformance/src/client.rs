@@ -3,6 +3,9 @@
 use std::fmt;
 
 use async_trait::async_trait;
+use tokio::sync::mpsc;
+use trilby_component::lock::UnlockStatus;
+use trilby_core::Api;
 
 /// What a door told the application when a call failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -120,7 +123,125 @@ pub trait SecretClient: Send + Sync {
     async fn get_secret(&self, store: &str, name: &str) -> Answer<Vec<(String, String)>>;
 }
 
-/// Everything that a door offers to the suite.
-pub trait Client: StateClient + SecretClient {}
+/// Cryptography through one door.
+#[async_trait]
+pub trait CryptoClient: Send + Sync {
+    /// Encrypts a document with a key of 256 bits.
+    async fn encrypt(&self, provider: &str, key: &str, plaintext: &[u8]) -> Answer<Vec<u8>>;
+    /// Decrypts a document with the key that it names.
+    async fn decrypt(&self, provider: &str, document: &[u8]) -> Answer<Vec<u8>>;
+}
 
-impl<T: StateClient + SecretClient> Client for T {}
+/// Conversation through one door.
+#[async_trait]
+pub trait ConversationClient: Send + Sync {
+    /// Says one thing, perhaps without personal data, and returns the first answer.
+    async fn converse(&self, model: &str, text: &str, scrub: bool) -> Answer<String>;
+}
+
+/// A message to publish.
+#[derive(Debug, Clone, Default)]
+pub struct Message {
+    /// What is published.
+    pub data: Vec<u8>,
+    /// Its media type.
+    pub content_type: String,
+    /// Metadata of the request.
+    pub metadata: Vec<(String, String)>,
+}
+
+impl Message {
+    /// Text.
+    #[must_use]
+    pub fn text(text: &str) -> Self {
+        Self { data: text.into(), content_type: "text/plain".into(), metadata: Vec::new() }
+    }
+
+    /// JSON.
+    #[must_use]
+    pub fn json(text: &str) -> Self {
+        Self { content_type: "application/json".into(), ..Self::text(text) }
+    }
+
+    /// With metadata.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: &str) -> Self {
+        self.metadata.push((name.to_owned(), value.to_owned()));
+        self
+    }
+}
+
+/// Pub/sub through one door.
+#[async_trait]
+pub trait PubSubClient: Send + Sync {
+    /// Publishes a message.
+    async fn publish(&self, pubsub: &str, topic: &str, message: &Message) -> Answer<()>;
+    /// Publishes messages in one request; answers with the ids of those that failed. The ids are their positions.
+    async fn publish_bulk(&self, pubsub: &str, topic: &str, messages: &[Message]) -> Answer<Vec<String>>;
+    /// The blocks of an app that listens to what is published; `None` if nobody does.
+    fn listener(&self) -> Option<&Api>;
+}
+
+/// Bindings through one door.
+#[async_trait]
+pub trait BindingClient: Send + Sync {
+    /// Calls an output binding with JSON data; an answer without data is empty.
+    async fn invoke_binding(
+        &self,
+        binding: &str,
+        operation: &str,
+        json: &str,
+        metadata: &[(&str, &str)],
+    ) -> Answer<Vec<u8>>;
+}
+
+/// Locks through one door.
+#[async_trait]
+pub trait LockClient: Send + Sync {
+    /// Takes a lock; `false` if somebody holds it.
+    async fn try_lock(&self, store: &str, resource: &str, owner: &str, expiry_seconds: u32) -> Answer<bool>;
+    /// Gives it back, and says what came of that.
+    async fn unlock(&self, store: &str, resource: &str, owner: &str) -> Answer<UnlockStatus>;
+}
+
+/// Keys of configuration and their values.
+pub type Values = Vec<(String, String)>;
+
+/// Changes of configuration as they arrive; it ends with the subscription.
+pub type Changes = mpsc::Receiver<Values>;
+
+/// Configuration through one door.
+#[async_trait]
+pub trait ConfigurationClient: Send + Sync {
+    /// Reads the values of keys.
+    async fn get_configuration(&self, store: &str, keys: &[&str]) -> Answer<Values>;
+    /// Watches keys: the id of the subscription and the changes; `None` if only apps can through this door.
+    async fn watch_configuration(&self, store: &str, keys: &[&str]) -> Answer<Option<(String, Changes)>>;
+    /// Ends a subscription.
+    async fn unwatch_configuration(&self, store: &str, id: &str) -> Answer<()>;
+}
+
+/// Everything that a door offers to the suite.
+pub trait Client:
+    StateClient
+    + SecretClient
+    + PubSubClient
+    + CryptoClient
+    + ConversationClient
+    + BindingClient
+    + LockClient
+    + ConfigurationClient
+{
+}
+
+impl<T> Client for T where
+    T: StateClient
+        + SecretClient
+        + PubSubClient
+        + CryptoClient
+        + ConversationClient
+        + BindingClient
+        + LockClient
+        + ConfigurationClient
+{
+}

@@ -1,8 +1,14 @@
 //! The doors, each as a [`Client`](crate::client::Client) of the suite.
 
+mod bindings;
+mod configuration;
+mod conversation;
+mod crypto;
 mod embedded;
 mod grpc;
 mod http;
+mod lock;
+mod pubsub;
 mod wasm;
 
 pub use embedded::Embedded;

@@ -3,20 +3,35 @@
 //! What cannot be reached is printed as NOT RUN with the reason; `cargo xtask test --require` makes that a failure.
 
 use std::{
-    net::{Ipv4Addr, SocketAddr, TcpListener},
+    io::{BufRead as _, BufReader, Write as _},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Command, ExitCode},
     sync::Arc,
 };
 
 use libtest_mimic::{Arguments, Failed, Trial};
+use serde_json::json;
+use tokio_postgres::NoTls;
 use trilby::{Api, AppSpec, Trilby};
 use trilby_conformance::{
     backends::{self, Backend},
-    cases,
+    cases::{self, Case},
     clients::{Embedded, Grpc, Http, Wasm},
     suite::{self, Door, Subject},
 };
+
+/// The components of each block and the cases that they must pass.
+const BLOCKS: [(&[Backend], fn() -> Vec<Case>); 8] = [
+    (backends::STATE, cases::state::all),
+    (backends::SECRETS, cases::secrets::all),
+    (backends::BINDINGS, cases::bindings::all),
+    (backends::PUBSUB, cases::pubsub::all),
+    (backends::CRYPTO, cases::crypto::all),
+    (backends::CONVERSATION, cases::conversation::all),
+    (backends::LOCK, cases::lock::all),
+    (backends::CONFIGURATION, cases::configuration::all),
+];
 
 /// The mirror guest's app id.
 const MIRROR: &str = "mirror";
@@ -30,12 +45,25 @@ fn main() -> ExitCode {
     let runtime = Arc::new(tokio::runtime::Runtime::new().expect("a runtime"));
     let folder = tempfile::tempdir().expect("a folder");
     std::fs::write(folder.path().join("secrets.json"), r#"{"plain": "p"}"#).expect("a file");
+    let (key, text) = backends::KEY_FILE;
+    std::fs::create_dir(folder.path().join("keys")).expect("a folder");
+    std::fs::write(folder.path().join("keys").join(key), text).expect("a file");
+    let program = wat::parse_str(backends::PROGRAM).expect("its own text is valid");
+    std::fs::write(folder.path().join("tool.wasm"), program).expect("a file");
+    let settings = json!({ backends::FIXED.key: backends::FIXED.value }).to_string();
+    std::fs::write(folder.path().join("settings.json"), settings).expect("a file");
+    std::fs::create_dir(folder.path().join("files")).expect("a folder");
+    std::fs::write(folder.path().join("files").join(backends::CHANGING_FILE.1), "{}").expect("a file");
+    if let Ok(url) = std::env::var(backends::POSTGRES) {
+        runtime.block_on(make_table(&url)).expect("PostgreSQL makes a table");
+    }
+    if let Ok(url) = std::env::var(backends::NATS) {
+        make_stream(url.trim_start_matches("nats://")).expect("NATS makes a stream");
+    }
     let reachable = Reachable::find(folder.path());
     let (trilby, api, doors) = runtime.block_on(start(&reachable));
     let mut trials = vec![Trial::test("every_type_in_the_catalog_has_a_backend", every_type_has_a_backend)];
-    for (backends, cases) in
-        [(backends::STATE, cases::state::all as fn() -> _), (backends::SECRETS, cases::secrets::all)]
-    {
+    for (backends, cases) in BLOCKS {
         for backend in backends.iter().filter(|backend| reachable.names.contains(&backend.name)) {
             let subject = Subject {
                 component: backend.name.into(),
@@ -61,6 +89,35 @@ fn again_with(variable: &str, value: &str) -> ExitCode {
     code.map_or(ExitCode::FAILURE, ExitCode::from)
 }
 
+/// Makes the table that holds configuration.
+async fn make_table(url: &str) -> Result<(), tokio_postgres::Error> {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
+    let connection = tokio::spawn(connection);
+    let made = client.batch_execute(backends::TABLE).await;
+    connection.abort();
+    made
+}
+
+/// Makes a stream in NATS that keeps the topics of the suite, unless there is one.
+fn make_stream(address: &str) -> std::io::Result<()> {
+    let stream = cases::pubsub::TOPICS;
+    let config = format!(r#"{{"name":"{stream}","subjects":["{stream}.>"],"storage":"memory"}}"#);
+    let mut server = BufReader::new(TcpStream::connect(address)?);
+    let length = config.len();
+    write!(
+        server.get_mut(),
+        "CONNECT {{}}\r\nSUB reply 1\r\nPUB $JS.API.STREAM.CREATE.{stream} reply {length}\r\n{config}\r\n"
+    )?;
+    let mut line = String::new();
+    while !line.contains("stream_create_response") {
+        line.clear();
+        if server.read_line(&mut line)? == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+    Ok(())
+}
+
 /// The components that can be tested here.
 struct Reachable {
     resources: String,
@@ -70,7 +127,7 @@ struct Reachable {
 impl Reachable {
     fn find(folder: &Path) -> Self {
         let mut found = Self { resources: String::new(), names: Vec::new() };
-        for backend in backends::STATE.iter().chain(backends::SECRETS) {
+        for backend in BLOCKS.iter().flat_map(|(backends, _)| *backends) {
             match backend.resource(&folder.to_string_lossy(), |name| std::env::var(name).ok()) {
                 Ok(resource) => {
                     found.resources += &resource;
@@ -101,8 +158,8 @@ async fn start(reachable: &Reachable) -> (Trilby, Api, Vec<Door>) {
     let api = trilby.api(&id("embedded")).expect("the app was started").clone();
     let mut doors = vec![
         Door { name: "embedded", client: Arc::new(Embedded(api.clone())) },
-        Door { name: "http", client: Arc::new(Http::new(http.port())) },
-        Door { name: "grpc", client: Arc::new(Grpc::new(grpc.port())) },
+        Door { name: "http", client: Arc::new(Http::new(http.port()).heard_by(api.clone())) },
+        Door { name: "grpc", client: Arc::new(Grpc::new(grpc.port()).heard_by(api.clone())) },
     ];
     if mirror.is_some() {
         doors.push(Door { name: "wasm", client: Arc::new(Wasm::new(api.clone(), MIRROR)) });
@@ -118,8 +175,8 @@ fn capabilities(api: &Api, backend: &Backend) -> Vec<&'static str> {
 }
 
 fn every_type_has_a_backend() -> Result<(), Failed> {
-    let known: Vec<_> =
-        backends::STATE.iter().chain(backends::SECRETS).map(|backend| (backend.type_name, backend.version)).collect();
+    let tested = BLOCKS.iter().flat_map(|(backends, _)| *backends).map(|backend| (backend.type_name, backend.version));
+    let known: Vec<_> = tested.chain(backends::TESTED_APART.iter().copied()).collect();
     let missing = trilby::builtins().entries().find(|entry| {
         !known.contains(&(entry.type_name, entry.version)) && !entry.about.starts_with("Another name of")
     });

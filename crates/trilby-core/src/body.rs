@@ -1,5 +1,8 @@
 //! The body of a request to an app or of its reply: nothing, bytes in hand, or a stream.
 
+mod replay;
+mod timed;
+
 use std::{
     pin::Pin,
     task::{Context, Poll},
@@ -8,6 +11,8 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::{BodyExt as _, combinators::UnsyncBoxBody};
+
+pub(crate) use replay::{Extent, Replay};
 
 /// Why a body could not be read to its end.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;

@@ -1,7 +1,7 @@
 //! The only way from a block to a component.
 //!
-//! Every call passes [`Handle::call`]: span, metric and deadline are here, and retries and circuit breakers will be,
-//! so that no block and no door can forget them or do them differently.
+//! Every call passes [`Handle::call`]: span, metric, deadline, retries and circuit breakers are here, so that no block
+//! and no door can forget them or do them differently.
 
 use std::{pin::Pin, sync::Arc, time::Instant};
 
@@ -10,6 +10,7 @@ use trilby_component::{ComponentError, ErrorKind};
 use crate::{
     Ctx,
     metrics::{Meter, Op},
+    resiliency::{Failure, Policy},
 };
 
 /// A future of a component call; what `#[async_trait]` methods return.
@@ -20,18 +21,25 @@ pub struct Handle<T: ?Sized> {
     component: Arc<T>,
     name: Arc<str>,
     meter: Arc<Meter>,
+    policy: Policy,
 }
 
 impl<T: ?Sized> Handle<T> {
     /// Wraps a component that is open.
-    pub fn new(name: &str, component: Arc<T>, meter: Arc<Meter>) -> Self {
-        Self { component, name: name.into(), meter }
+    pub fn new(name: &str, component: Arc<T>, meter: Arc<Meter>, policy: Policy) -> Self {
+        Self { component, name: name.into(), meter, policy }
     }
 
     /// The component's name in its resource.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Whether an operation may run more than once.
+    #[must_use]
+    pub(crate) fn has_retries(&self) -> bool {
+        self.policy.has_retries()
     }
 
     /// Performs one operation. `operation` may run more than once, so it borrows what it sends.
@@ -45,10 +53,10 @@ impl<T: ?Sized> Handle<T> {
         operation: impl Fn(&'a T) -> Calling<'a, R, E>,
     ) -> Result<R, E>
     where
-        E: From<ComponentError> + std::fmt::Debug,
+        E: Failure + From<ComponentError> + std::fmt::Debug,
     {
         let started = Instant::now();
-        let calling = operation(&self.component);
+        let calling = self.policy.run(|| operation(&self.component));
         let result = match ctx.deadline {
             None => calling.await,
             Some(deadline) => tokio::time::timeout_at(deadline.into(), calling).await.unwrap_or_else(|_| {
@@ -65,6 +73,14 @@ impl<T: ?Sized> Handle<T> {
             }
         }
         result
+    }
+
+    /// Begins something that lasts, such as a subscription. It is no call: whoever owns it counts and repeats it.
+    ///
+    /// # Errors
+    /// The component's.
+    pub(crate) fn begin<'a, R, E>(&'a self, operation: impl FnOnce(&'a T) -> Calling<'a, R, E>) -> Calling<'a, R, E> {
+        operation(&self.component)
     }
 
     /// What the component says about itself; never I/O.

@@ -1,5 +1,6 @@
 //! Service invocation: finding the app or endpoint that is meant, and passing the call on as Dapr does.
 
+mod attempt;
 mod method;
 
 use std::{collections::HashMap, sync::Arc};
@@ -8,7 +9,10 @@ use async_trait::async_trait;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, header, uri::PathAndQuery};
 use trilby_component::ErrorKind;
 
-use crate::{AppChannel, ChannelError, Code, Ctx, Error, Identity, Request, Response, Result};
+use crate::{
+    AppChannel, ChannelError, Code, Ctx, Error, Identity, Request, Response, Result,
+    resiliency::{Policies, Policy},
+};
 
 pub use method::normalize as normalize_method;
 
@@ -20,6 +24,27 @@ pub const CALLER_NAMESPACE: HeaderName = HeaderName::from_static("dapr-caller-na
 pub const CALLEE_APP_ID: HeaderName = HeaderName::from_static("dapr-callee-app-id");
 /// Names the target in a request that does not name it in its path.
 pub const DAPR_APP_ID: HeaderName = HeaderName::from_static("dapr-app-id");
+/// Says of a gRPC call that it is a stream, which no policy applies to.
+const DAPR_STREAM: HeaderName = HeaderName::from_static("dapr-stream");
+
+/// The method of a request whose caller, over gRPC, named none. Only a gRPC app can be called so.
+pub const NO_METHOD: &str = "NONE";
+
+/// What an app that is called by HTTP methods has against a request without one.
+///
+/// # Errors
+/// `InvalidRequest`, in Dapr's words.
+pub fn check_method(request: &Request) -> Result<(), ChannelError> {
+    if request.method().as_str() != NO_METHOD {
+        return Ok(());
+    }
+    let message = "rpc error: code = InvalidArgument desc = missing HTTP extension field";
+    Err(ChannelError::new(ErrorKind::InvalidRequest, message))
+}
+
+/// The code that a gRPC app answered with; rides along in the extensions of a response, for policies that match on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GrpcStatus(pub u16);
 
 /// Where an app id leads. The seam for mDNS, Kubernetes, Consul; one process needs no more than its own apps.
 #[async_trait]
@@ -47,7 +72,7 @@ pub struct HttpEndpoint {
 }
 
 /// What a call is aimed at, as the caller wrote it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Target<'a> {
     Url(&'a str),
     App { id: &'a str, namespace: Option<&'a str> },
@@ -59,6 +84,7 @@ pub struct InvokeApi {
     resolver: Arc<dyn NameResolver>,
     endpoints: HashMap<String, HttpEndpoint>,
     client: Option<Arc<dyn HttpClient>>,
+    policies: Policies,
 }
 
 impl InvokeApi {
@@ -69,7 +95,13 @@ impl InvokeApi {
         endpoints: HashMap<String, HttpEndpoint>,
         client: Option<Arc<dyn HttpClient>>,
     ) -> Self {
-        Self { app, resolver, endpoints, client }
+        Self { app, resolver, endpoints, client, policies: Policies::default() }
+    }
+
+    /// Keeps to these policies. Default none.
+    #[must_use]
+    pub fn with_policies(self, policies: Policies) -> Self {
+        Self { policies, ..self }
     }
 
     /// Calls `target`: an app id, `app-id.namespace`, the name of an HTTPEndpoint, or an absolute `http(s)` URL.
@@ -78,43 +110,82 @@ impl InvokeApi {
     /// whatever its status.
     ///
     /// # Errors
-    /// [`Code::InvokeNoTarget`] if `target` is empty; [`Code::Invoke`] if the callee is unknown or cannot be asked.
+    /// [`Code::InvokeNoTarget`] if `target` is empty; [`Code::Invoke`] if the callee is unknown or cannot be asked;
+    /// [`Code::InvokeTimeout`].
     pub async fn call(&self, ctx: &Ctx, target: &str, mut request: Request) -> Result<Response> {
         if target.is_empty() {
             return Err(no_target());
         }
         let failed = |cause: ChannelError| {
-            Error::new(Code::Invoke, format!("failed to invoke, id: {target}, err: {cause}")).with_kind_of(cause.kind)
+            let code = if cause.kind == ErrorKind::Timeout { Code::InvokeTimeout } else { Code::Invoke };
+            Error::new(code, format!("failed to invoke, id: {target}, err: {cause}")).with_kind_of(cause.kind)
         };
         prepare(&mut request, ctx).map_err(failed)?;
-        let answer = match self.parse(target).map_err(failed)? {
-            Target::Url(url) => self.call_url(url, request).await,
-            Target::App { id, namespace } => match self.endpoints.get(target) {
-                Some(endpoint) => call_endpoint(endpoint, request).await,
-                None => self.call_app(ctx, id, namespace, request).await,
-            },
-        };
-        let mut response = answer.map_err(failed)?;
+        let callee = self.parse(target).map_err(failed)?;
+        let policy = self.policy(target, callee, &request);
+        let answer = within_deadline(ctx, async {
+            if policy.is_empty() {
+                return self.send(ctx, target, callee, request).await;
+            }
+            attempt::call(&policy, request, |request| self.send(ctx, target, callee, request)).await
+        });
+        let mut response = answer.await.map_err(failed)?;
         strip_hop_by_hop(response.headers_mut());
         Ok(response)
     }
 
     /// Passes a gRPC call on to the app that `target` names, unchanged but for the caller's identity.
     ///
+    /// As in Dapr, no policy applies to the caller's own app, and none to a call that says `dapr-stream: true`.
+    ///
     /// # Errors
-    /// As [`call`](Self::call).
+    /// [`Code::Proxy`] and its variants, if the callee is unknown or cannot be asked.
     pub async fn proxy(&self, ctx: &Ctx, target: &str, mut request: Request) -> Result<Response> {
-        let failed = |cause: ChannelError| {
-            Error::new(Code::Invoke, format!("failed to proxy to {target}: {cause}")).with_kind_of(cause.kind)
-        };
-        let Target::App { id, namespace } = self.parse(target).map_err(failed)? else {
+        let callee = self.parse(target).map_err(not_proxied)?;
+        let Target::App { id, namespace } = callee else {
             let message = "gRPC calls are proxied to app ids, not to URLs";
-            return Err(failed(ChannelError::new(ErrorKind::Unsupported, message)));
+            return Err(not_proxied(ChannelError::new(ErrorKind::Unsupported, message)));
         };
-        let channel = self.resolve(id, namespace).await.map_err(failed)?;
+        let channel = self.resolve(id, namespace).await.map_err(not_proxied)?;
         ctx.trace.write_to(request.headers_mut());
         self.introduce(request.headers_mut(), id);
-        within_deadline(ctx, channel.proxy(ctx, request)).await.map_err(failed)
+        let is_exempt = id == self.app.id || is_stream(request.headers());
+        let policy = if is_exempt { Policy::default() } else { self.policy(target, callee, &request) };
+        let answer = within_deadline(ctx, async {
+            if policy.is_empty() {
+                return channel.proxy(ctx, request).await;
+            }
+            attempt::proxy(&policy, request, |request| channel.proxy(ctx, request)).await
+        });
+        answer.await.map_err(not_proxied)
+    }
+
+    /// What holds for a call. Each method of an app has a breaker of its own.
+    fn policy(&self, target: &str, callee: Target<'_>, request: &Request) -> Policy {
+        self.policies.app(target, || {
+            let method = request.uri().path().trim_start_matches('/');
+            match (callee, self.endpoints.get(target)) {
+                (Target::Url(_), _) => format!("{target}/{method}"),
+                (_, Some(endpoint)) => format!("{target}:{}", endpoint.base_url),
+                (_, None) => format!("{target}:{method}"),
+            }
+        })
+    }
+
+    async fn send(
+        &self,
+        ctx: &Ctx,
+        target: &str,
+        callee: Target<'_>,
+        request: Request,
+    ) -> Result<Response, ChannelError> {
+        match callee {
+            Target::Url(url) => self.call_url(url, request).await,
+            Target::App { id, namespace } => match self.endpoints.get(target) {
+                Some(endpoint) => call_endpoint(endpoint, request).await,
+                None => self.call_app(ctx, id, namespace, request).await,
+            },
+        }
     }
 
     async fn call_app(
@@ -126,7 +197,7 @@ impl InvokeApi {
     ) -> Result<Response, ChannelError> {
         let channel = self.resolve(id, namespace).await?;
         self.introduce(request.headers_mut(), id);
-        within_deadline(ctx, channel.invoke(ctx, request)).await
+        channel.invoke(ctx, request).await
     }
 
     async fn resolve(&self, id: &str, namespace: Option<&str>) -> Result<Arc<dyn AppChannel>, ChannelError> {
@@ -179,6 +250,23 @@ impl InvokeApi {
 #[must_use]
 pub fn no_target() -> Error {
     Error::new(Code::InvokeNoTarget, "failed getting app id either from the URL path or the header dapr-app-id")
+}
+
+/// An answer to a gRPC call that was not passed on, in Dapr's codes.
+fn not_proxied(cause: ChannelError) -> Error {
+    let code = match cause.kind {
+        ErrorKind::Unavailable => Code::ProxyUnavailable,
+        ErrorKind::Timeout => Code::ProxyTimeout,
+        _ if cause.status == Some(attempt::FAILED_PRECONDITION) => Code::ProxyStreamed,
+        _ => Code::Proxy,
+    };
+    Error::new(code, cause.message).with_kind_of(cause.kind)
+}
+
+/// Go's notion of true.
+fn is_stream(headers: &HeaderMap) -> bool {
+    let value = headers.get(DAPR_STREAM).and_then(|value| value.to_str().ok()).unwrap_or_default().trim();
+    ["y", "yes", "true", "t", "on", "1"].iter().any(|yes| yes.eq_ignore_ascii_case(value))
 }
 
 async fn call_endpoint(endpoint: &HttpEndpoint, mut request: Request) -> Result<Response, ChannelError> {
@@ -253,5 +341,7 @@ async fn within_deadline(
     }
 }
 
+#[cfg(test)]
+mod policy_tests;
 #[cfg(test)]
 mod tests;

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::{Mutex, PoisonError},
+    time::Duration,
 };
 
 /// A component as `/v1.0/metadata` lists it.
@@ -29,6 +30,24 @@ pub struct AppConnection {
     pub channel_address: String,
     /// Most calls into the app at once; `None` means no limit.
     pub max_concurrency: Option<u32>,
+    /// How the app is asked whether it is healthy, if it is.
+    pub health: Option<AppHealth>,
+    /// Longest time that the app is asked whether it wants the events of a binding; `None` is the default of
+    /// [`BindingsApi`](crate::bindings::BindingsApi). Metadata do not show it.
+    pub binding_probe_timeout: Option<Duration>,
+}
+
+/// How an app is asked whether it is healthy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AppHealth {
+    /// Where an app with routes is asked.
+    pub path: String,
+    /// Time from one question to the next.
+    pub interval: Duration,
+    /// Longest time for an answer.
+    pub timeout: Duration,
+    /// Bad answers in a row after which the app is unhealthy.
+    pub threshold: u32,
 }
 
 /// What does not change while the app runs.
@@ -42,6 +61,8 @@ pub struct Facts {
     pub components: Vec<Component>,
     /// Names of the HTTP endpoints that this app may call.
     pub http_endpoints: Vec<String>,
+    /// Names of the Resiliency resources that hold for this app.
+    pub resiliencies: Vec<String>,
     /// How the app is reached.
     pub app_connection: AppConnection,
 }

@@ -5,17 +5,23 @@
 use std::{
     fmt::Write as _,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 
+mod egress;
 mod errors;
+mod ingress;
+mod resiliency;
 
 use crate::Identity;
 
+pub use egress::Egress;
 pub use errors::ErrorMeter;
+pub use ingress::{Fate, Ingress, IngressMeter};
+pub(crate) use resiliency::{Direction, PolicyMeter, ResiliencyMeter};
 
 /// An operation on a component.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,9 +40,28 @@ pub enum Op {
     Transaction,
     /// Find by content.
     Query,
+    /// Publish one message.
+    Publish,
+    /// Publish several messages.
+    BulkPublish,
+    /// Begin to watch.
+    Subscribe,
+    /// Take a lock.
+    TryLock,
+    /// Give a lock back.
+    Unlock,
+    /// Whatever a key is used for.
+    Crypto,
+    /// Ask a language model: all that one can do with it, so that Dapr gives it no label.
+    Converse,
+    /// An operation of an output binding, by its own name.
+    Binding(&'static str),
+    /// An event of an input binding. It has no name: Dapr shows none.
+    Event,
 }
 
-const OPS: [Op; 7] = [Op::Get, Op::Set, Op::Delete, Op::BulkGet, Op::BulkDelete, Op::Transaction, Op::Query];
+/// Operations that one component may be asked for; those beyond are not counted. No component of Dapr has as many.
+const MAX_OPS: usize = 16;
 
 impl Op {
     /// Dapr's label value.
@@ -50,6 +75,15 @@ impl Op {
             Self::BulkDelete => "bulk_delete",
             Self::Transaction => "transaction",
             Self::Query => "query",
+            Self::Publish => "publish",
+            Self::BulkPublish => "bulk_publish",
+            Self::Subscribe => "subscribe",
+            Self::TryLock => "try_lock",
+            Self::Unlock => "unlock",
+            Self::Binding(name) => name,
+            Self::Crypto => "crypto_op",
+            Self::Converse => "",
+            Self::Event => "",
         }
     }
 }
@@ -87,20 +121,47 @@ impl Series {
 pub struct Meter {
     kind: &'static str,
     labels: String,
-    /// By operation, then failed or succeeded.
-    series: [[Series; 2]; OPS.len()],
+    /// In the order in which operations were first seen. Room for them is taken once, so that recording needs no lock.
+    ops: [OnceLock<Measured>; MAX_OPS],
+}
+
+/// One operation: the calls that failed, and those that succeeded.
+#[derive(Debug)]
+struct Measured {
+    name: &'static str,
+    series: [Series; 2],
 }
 
 impl Meter {
+    /// A meter that no registry shows, for a component whose calls are counted otherwise.
+    #[must_use]
+    pub fn unlisted() -> Arc<Self> {
+        Arc::new(Self::new("", String::new()))
+    }
+
+    fn new(kind: &'static str, labels: String) -> Self {
+        Self { kind, labels, ops: [const { OnceLock::new() }; MAX_OPS] }
+    }
+
     /// Notes one call.
     pub fn record(&self, op: Op, success: bool, elapsed: Duration) {
-        self.series[op as usize][usize::from(success)].record(elapsed);
+        let name = op.name();
+        let new = || Measured { name, series: [Series::new(), Series::new()] };
+        let found = self.ops.iter().map(|place| place.get_or_init(new)).find(|measured| measured.name == name);
+        if let Some(measured) = found {
+            measured.series[usize::from(success)].record(elapsed);
+        }
     }
 
     /// How many calls of `op` ended with `success`.
     #[must_use]
     pub fn count(&self, op: Op, success: bool) -> u64 {
-        self.series[op as usize][usize::from(success)].count.load(Ordering::Relaxed)
+        let found = self.measured().find(|measured| measured.name == op.name());
+        found.map_or(0, |measured| measured.series[usize::from(success)].count.load(Ordering::Relaxed))
+    }
+
+    fn measured(&self) -> impl Iterator<Item = &Measured> {
+        self.ops.iter().map_while(OnceLock::get)
     }
 }
 
@@ -109,6 +170,9 @@ impl Meter {
 pub struct Metrics {
     meters: Mutex<Vec<Arc<Meter>>>,
     errors: Mutex<Vec<Arc<ErrorMeter>>>,
+    egress: Mutex<Vec<Egress>>,
+    ingress: Mutex<Vec<Ingress>>,
+    resiliency: Mutex<Vec<Arc<ResiliencyMeter>>>,
 }
 
 impl Metrics {
@@ -120,7 +184,7 @@ impl Metrics {
             escaped(component),
             escaped(app.namespace.as_deref().unwrap_or_default())
         );
-        let meter = Arc::new(Meter { kind, labels, series: std::array::from_fn(|_| [Series::new(), Series::new()]) });
+        let meter = Arc::new(Meter::new(kind, labels));
         self.lock().push(Arc::clone(&meter));
         meter
     }
@@ -132,6 +196,27 @@ impl Metrics {
         if shown {
             self.errors.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&meter));
         }
+        meter
+    }
+
+    /// The meters of what `app` publishes to a broker.
+    pub fn egress(&self, component: &str, app: &Identity) -> Egress {
+        let egress = Egress::new(component, app);
+        self.egress.lock().unwrap_or_else(PoisonError::into_inner).push(egress.clone());
+        egress
+    }
+
+    /// The meters of what comes from a broker to `app`.
+    pub fn ingress(&self, component: &str, app: &Identity) -> Ingress {
+        let ingress = Ingress::new(component, app);
+        self.ingress.lock().unwrap_or_else(PoisonError::into_inner).push(ingress.clone());
+        ingress
+    }
+
+    /// The meter of the policies of `app`, made of resources of these names and namespaces.
+    pub(crate) fn resiliency(&self, app: &Identity, resources: &[(&str, &str)]) -> Arc<ResiliencyMeter> {
+        let meter = Arc::new(ResiliencyMeter::new(app, resources));
+        self.resiliency.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&meter));
         meter
     }
 
@@ -148,6 +233,9 @@ impl Metrics {
             render_counts(&mut text, kind, &of_kind);
             render_latencies(&mut text, kind, &of_kind);
         }
+        egress::render(&mut text, &self.egress.lock().unwrap_or_else(PoisonError::into_inner));
+        ingress::render(&mut text, &self.ingress.lock().unwrap_or_else(PoisonError::into_inner));
+        resiliency::render(&mut text, &self.resiliency.lock().unwrap_or_else(PoisonError::into_inner));
         errors::render(&mut text, &self.errors.lock().unwrap_or_else(PoisonError::into_inner));
         text
     }
@@ -164,10 +252,14 @@ fn escaped(value: &str) -> String {
 
 fn measured<'a>(meters: &'a [&'a Arc<Meter>]) -> impl Iterator<Item = (String, &'a Series)> {
     meters.iter().flat_map(|meter| {
-        OPS.iter().flat_map(move |op| {
+        meter.measured().flat_map(move |measured| {
             [false, true].into_iter().filter_map(move |success| {
-                let series = &meter.series[*op as usize][usize::from(success)];
-                let labels = format!("{},operation=\"{}\",success=\"{success}\"", meter.labels, op.name());
+                let series = &measured.series[usize::from(success)];
+                let operation = match measured.name {
+                    "" => String::new(),
+                    name => format!(",operation=\"{name}\""),
+                };
+                let labels = format!("{}{operation},success=\"{success}\"", meter.labels);
                 (series.count.load(Ordering::Relaxed) > 0).then_some((labels, series))
             })
         })
@@ -188,16 +280,20 @@ fn render_latencies(text: &mut String, kind: &str, meters: &[&Arc<Meter>]) {
     let _ = writeln!(text, "# HELP {name} The latency of the response from the {kind} component.");
     let _ = writeln!(text, "# TYPE {name} histogram");
     for (labels, series) in measured(meters) {
-        let mut total = 0;
-        for (index, bucket) in series.buckets.iter().enumerate() {
-            total += bucket.load(Ordering::Relaxed);
-            let bound = BOUNDS_MS.get(index).map_or_else(|| "+Inf".to_owned(), u64::to_string);
-            let _ = writeln!(text, "{name}_bucket{{{labels},le=\"{bound}\"}} {total}");
-        }
-        let sum = Duration::from_nanos(series.sum_nanos.load(Ordering::Relaxed)).as_secs_f64() * 1000.0;
-        let _ = writeln!(text, "{name}_sum{{{labels}}} {sum}");
-        let _ = writeln!(text, "{name}_count{{{labels}}} {total}");
+        histogram(text, &name, &labels, series);
     }
+}
+
+fn histogram(text: &mut String, name: &str, labels: &str, series: &Series) {
+    let mut total = 0;
+    for (index, bucket) in series.buckets.iter().enumerate() {
+        total += bucket.load(Ordering::Relaxed);
+        let bound = BOUNDS_MS.get(index).map_or_else(|| "+Inf".to_owned(), u64::to_string);
+        let _ = writeln!(text, "{name}_bucket{{{labels},le=\"{bound}\"}} {total}");
+    }
+    let sum = Duration::from_nanos(series.sum_nanos.load(Ordering::Relaxed)).as_secs_f64() * 1000.0;
+    let _ = writeln!(text, "{name}_sum{{{labels}}} {sum}");
+    let _ = writeln!(text, "{name}_count{{{labels}}} {total}");
 }
 
 #[cfg(test)]
@@ -216,6 +312,20 @@ mod tests {
         assert!(text.contains(&format!("dapr_component_state_latencies_bucket{{{labels},le=\"2\"}} 1\n")), "{text}");
         assert!(text.contains(&format!("dapr_component_state_latencies_sum{{{labels}}} 2\n")), "{text}");
         assert!(!text.contains("set"), "{text}");
+    }
+
+    #[test]
+    fn an_operation_is_counted_under_its_name_until_there_are_too_many() {
+        const NAMES: [&str; MAX_OPS + 1] =
+            ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m", "n", "o", "p", "q"];
+        let meter = Metrics::default().meter("output_binding", "out", &Identity::new("myapp"));
+        for name in NAMES {
+            meter.record(Op::Binding(name), true, Duration::ZERO);
+            meter.record(Op::Binding(name), false, Duration::ZERO);
+            meter.record(Op::Binding(name), true, Duration::ZERO);
+        }
+        let count = |name| (meter.count(Op::Binding(name), true), meter.count(Op::Binding(name), false));
+        assert_eq!((count("a"), count("p"), count("q")), ((2, 1), (2, 1), (0, 0)));
     }
 
     #[test]

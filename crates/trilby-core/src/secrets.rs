@@ -10,11 +10,7 @@ use trilby_component::{
     secret::{Secret, SecretStore},
 };
 
-use crate::{
-    Code, Ctx, Error, Identity, Result,
-    handle::Handle,
-    metrics::{Metrics, Op},
-};
+use crate::{Code, Ctx, Error, Result, Wiring, handle::Handle, metrics::Op, resiliency::Block};
 
 /// Which secrets of a store an app may read; a `secrets.scopes` entry of its Configuration.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -61,11 +57,10 @@ pub struct SecretsApi {
 }
 
 impl SecretsApi {
-    /// A block over the stores that `app` may use.
-    pub fn new(app: &Identity, stores: impl IntoIterator<Item = SecretComponent>, metrics: &Metrics) -> Self {
+    /// A block over the stores that the app may use.
+    pub fn new(wiring: &Wiring<'_>, stores: impl IntoIterator<Item = SecretComponent>) -> Self {
         let open = |component: SecretComponent| {
-            let meter = metrics.meter("secret", &component.name, app);
-            let handle = Handle::new(&component.name, component.store, meter);
+            let handle = wiring.handle(Block::Secret, &component.name, component.store);
             (component.name, Store { handle, scope: component.scope })
         };
         Self { stores: stores.into_iter().map(open).collect() }

@@ -3,6 +3,7 @@
 //! The order of the steps is part of Dapr's contract, so each function is straight code: check the request, complete
 //! the key, encrypt, call the store, name the error.
 
+mod bulk;
 mod encryption;
 mod key_prefix;
 
@@ -16,14 +17,12 @@ use trilby_component::{
 };
 
 use crate::{
-    Code, Ctx, Error, Identity, Result,
-    error::Details,
-    handle::Handle,
-    metrics::{Metrics, Op},
+    Code, Ctx, Error, Result, Wiring, error::Details, handle::Handle, metrics::Op, pubsub::Outbox, resiliency::Block,
 };
 
 pub use encryption::{Encryption, Key};
 pub use key_prefix::KeyPrefix;
+pub(crate) use key_prefix::SEPARATOR;
 
 /// A state store that is open, and how this block uses it.
 pub struct StateComponent {
@@ -45,18 +44,27 @@ pub struct StateApi {
 }
 
 impl StateApi {
-    /// A block over the stores that `app` may use.
-    pub fn new(app: &Identity, stores: impl IntoIterator<Item = StateComponent>, metrics: &Metrics) -> Self {
+    /// A block over the stores that the app may use.
+    pub fn new(wiring: &Wiring<'_>, stores: impl IntoIterator<Item = StateComponent>) -> Self {
         let open = |component: StateComponent| {
-            let meter = metrics.meter("state", &component.name, app);
             let store = Store {
-                prefix: component.key_prefix.resolve(app, &component.name),
+                prefix: component.key_prefix.resolve(wiring.app, &component.name),
                 encryption: component.encryption,
-                handle: Handle::new(&component.name, component.store, meter),
+                outbox: None,
+                handle: wiring.handle(Block::State, &component.name, component.store),
             };
             (component.name, store)
         };
-        Self { app_id: app.id.clone(), stores: stores.into_iter().map(open).collect() }
+        Self { app_id: wiring.app.id.clone(), stores: stores.into_iter().map(open).collect() }
+    }
+
+    /// Gives stores their outbox.
+    #[must_use]
+    pub fn with_outboxes(mut self, outbox: impl Fn(&str) -> Option<Arc<Outbox>>) -> Self {
+        for (name, store) in &mut self.stores {
+            store.outbox = outbox(name);
+        }
+        self
     }
 
     /// The store of that name.
@@ -96,6 +104,8 @@ pub struct Store {
     handle: Handle<dyn StateStore>,
     prefix: String,
     encryption: Option<Arc<Encryption>>,
+    /// Where transactions are published, if they are.
+    outbox: Option<Arc<Outbox>>,
 }
 
 impl Store {
@@ -156,7 +166,17 @@ impl Store {
             Ok(()) => match items.as_slice() {
                 [] => return Ok(()),
                 [item] => self.handle.call(ctx, Op::Set, |store| store.set(item)).await,
-                many => self.handle.call(ctx, Op::Set, |store| store.bulk_set(many)).await.map_err(joined),
+                many => {
+                    let write = bulk::write(
+                        &self.handle,
+                        ctx,
+                        Op::Set,
+                        many,
+                        |store, item| store.set(item),
+                        |store, items| store.bulk_set(items),
+                    );
+                    write.await.map_err(joined)
+                }
             },
         };
         written.map_err(|cause| {
@@ -204,7 +224,17 @@ impl Store {
             Ok(()) => match requests.as_slice() {
                 [] => return Ok(()),
                 [request] => self.handle.call(ctx, Op::BulkDelete, |store| store.delete(request)).await,
-                many => self.handle.call(ctx, Op::BulkDelete, |store| store.bulk_delete(many)).await.map_err(joined),
+                many => {
+                    let delete = bulk::write(
+                        &self.handle,
+                        ctx,
+                        Op::BulkDelete,
+                        many,
+                        |store, one| store.delete(one),
+                        |store, all| store.bulk_delete(all),
+                    );
+                    delete.await.map_err(joined)
+                }
             },
         };
         deleted.map_err(|cause| {
@@ -239,7 +269,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Code::StateTransactionsUnsupported`], [`Code::StateIllegalKey`], [`Code::StateTooManyOperations`],
-    /// [`Code::StateTransaction`] (of kind conflict for an etag mismatch).
+    /// [`Code::StateTransaction`] (of kind conflict for an etag mismatch), [`Code::PubSubOutbox`] before anything is done.
     pub async fn transact(&self, ctx: &Ctx, mut operations: Vec<Operation>, metadata: Metadata) -> Result<()> {
         self.transactional()?;
         if operations.is_empty() {
@@ -252,11 +282,23 @@ impl Store {
             }
         }
         self.check_transaction_size(operations.len())?;
+        let pending = match &self.outbox {
+            Some(outbox) => Some((outbox, outbox.publish(ctx, &mut operations).await?)),
+            None => None,
+        };
         let done = match self.prepare_operations(&mut operations) {
             Err(cause) => Err(cause),
-            Ok(()) => self.handle.call(ctx, Op::Transaction, |store| store.transact(&operations, &metadata)).await,
+            Ok(()) => {
+                operations.extend(pending.iter().flat_map(|(_, events)| events.markers()));
+                self.handle.call(ctx, Op::Transaction, |store| store.transact(&operations, &metadata)).await
+            }
         };
         done.map_err(|cause| {
+            if let Some((outbox, events)) = pending
+                && !cause.kind().is_retryable()
+            {
+                outbox.abort(events);
+            }
             let message = format!("error while executing state transaction: {cause}");
             Error::from_component(Code::StateTransaction, message, &cause)
         })
@@ -289,7 +331,7 @@ impl Store {
 
     /// Turns the app's key into the store's.
     fn complete(&self, key: &mut String) -> Result<()> {
-        if key.contains(key_prefix::SEPARATOR) {
+        if key.contains(SEPARATOR) {
             let description = format!("input key/keyPrefix '{key}' can't contain '||'");
             let field = Some((key.clone(), description.clone()));
             let details = Details { field, resource: Some(self.resource()), ..Details::default() };
@@ -353,7 +395,11 @@ impl Store {
 
 /// A bulk write fails as one error. If etags alone are to blame it is an etag error itself, prefix and all, as daprd
 /// wraps it.
-fn joined(BulkError(failed): BulkError) -> ComponentError {
+fn joined(error: BulkError) -> ComponentError {
+    let failed = match error {
+        BulkError::Whole(error) => return error,
+        BulkError::Items(failed) => failed,
+    };
     let message = failed.iter().map(|(_, error)| error.to_string()).collect::<Vec<_>>().join("\n");
     let has = |kind| failed.iter().any(|(_, error)| error.kind() == kind);
     let kind = if failed.iter().all(|(_, error)| error.is_etag()) {

@@ -1,6 +1,6 @@
 //! The way to an app that is a gRPC server.
 
-mod tls;
+mod callbacks;
 
 use std::{error::Error as StdError, fmt};
 
@@ -23,14 +23,19 @@ use prost_types::Any;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tonic::{Code, Status};
 use trilby_component::ErrorKind;
-use trilby_core::{AppChannel, Body, ChannelError, Ctx, Request, Response};
+use trilby_core::{
+    AppChannel, Body, ChannelError, Ctx, Request, Response,
+    app::{BindingEvent, BindingReply},
+    invoke::{GrpcStatus, NO_METHOD},
+    pubsub::{BulkDelivery, Delivery, Outcome, Subscription},
+};
 use trilby_proto::common::v1::{HttpExtension, InvokeRequest, InvokeResponse, http_extension::Verb};
 
 use crate::{
     auth::API_TOKEN,
     codec::{self, GRPC_TIMEOUT},
     error,
-    invoke::{self, NO_METHOD, PROTOBUF},
+    invoke::{self, PROTOBUF},
     unary::{self, GRPC, Received},
 };
 
@@ -191,6 +196,30 @@ impl AppChannel for GrpcApp {
         let response = self.send(request).await?;
         Ok(response.map(|body| if http_body::Body::is_end_stream(&body) { Body::Empty } else { Body::stream(body) }))
     }
+
+    async fn subscriptions(&self, ctx: &Ctx) -> Result<Vec<Subscription>, ChannelError> {
+        self.list_subscriptions(ctx).await
+    }
+
+    async fn deliver(&self, ctx: &Ctx, delivery: &Delivery<'_>) -> Result<Outcome, ChannelError> {
+        self.on_topic_event(ctx, delivery).await
+    }
+
+    async fn deliver_bulk(&self, ctx: &Ctx, delivery: &BulkDelivery<'_>) -> Result<Vec<Outcome>, ChannelError> {
+        self.on_bulk_topic_event(ctx, delivery).await
+    }
+
+    async fn listens_to_binding(&self, ctx: &Ctx, binding: &str, _: &str) -> Result<bool, ChannelError> {
+        self.lists_binding(ctx, binding).await
+    }
+
+    async fn binding_event(&self, ctx: &Ctx, event: &BindingEvent<'_>) -> Result<BindingReply, ChannelError> {
+        self.on_binding_event(ctx, event).await
+    }
+
+    async fn check_health(&self, ctx: &Ctx, _: &str) -> Result<(), ChannelError> {
+        self.ask_health(ctx).await
+    }
 }
 
 fn client() -> legacy::Client<HttpsConnector<HttpConnector>, Body> {
@@ -198,7 +227,7 @@ fn client() -> legacy::Client<HttpsConnector<HttpConnector>, Body> {
     tcp.set_nodelay(true);
     tcp.enforce_http(false);
     let connector = HttpsConnectorBuilder::new()
-        .with_tls_config(tls::trusting_anyone())
+        .with_tls_config(trilby_tls::trusting_anyone())
         .https_or_http()
         .enable_http2()
         .wrap_connector(tcp);
@@ -268,6 +297,8 @@ fn answer(head: StatusCode, metadata: &HeaderMap, received: Received) -> Result<
     response.headers_mut().extend(content_type.filter(|value| !value.is_empty()).map(|value| (CONTENT_TYPE, value)));
     let own = received.trailers.iter().filter(|(name, _)| !is_of_the_answer(name));
     let trailers = own.map(|(name, value)| (name.clone(), value.clone())).collect();
+    let code = u16::try_from(status.code() as i32).unwrap_or_default();
+    response.extensions_mut().insert(GrpcStatus(code));
     response.extensions_mut().insert(Answer {
         status,
         content_type: message.content_type,

@@ -24,7 +24,7 @@ pub(crate) fn to_status(error: &Error) -> Status {
     let row = error.code().row();
     let code = Code::from_i32(row.grpc as i32);
     if row.reason.is_empty() {
-        return Status::new(code, error.message());
+        return Status::new(code, format!("{}{}", row.grpc_prefix, error.message()));
     }
     let details = error.details();
     let metadata = match details {
@@ -32,7 +32,8 @@ pub(crate) fn to_status(error: &Error) -> Status {
         _ => HashMap::new(),
     };
     let info = rpc::ErrorInfo { reason: row.reason.to_owned(), domain: DOMAIN.to_owned(), metadata };
-    let mut packed = details.map(pack).unwrap_or_default();
+    let described = if row.told { error.message() } else { "" };
+    let mut packed = details.map(|details| pack(details, described)).unwrap_or_default();
     packed.push(any(&info));
     with_details(code, error.message(), packed)
 }
@@ -49,7 +50,7 @@ pub(crate) fn from_http(status: StatusCode, text: &str) -> Status {
 }
 
 /// `BadRequest`, `Help`, `ResourceInfo`, in Dapr's order; the `ErrorInfo` comes after them.
-fn pack(details: &Details) -> Vec<Any> {
+fn pack(details: &Details, described: &str) -> Vec<Any> {
     let field = details.field.as_ref().map(|(field, description)| {
         let violation = rpc::bad_request::FieldViolation { field: field.clone(), description: description.clone() };
         any(&rpc::BadRequest { field_violations: vec![violation] })
@@ -62,6 +63,7 @@ fn pack(details: &Details) -> Vec<Any> {
         any(&rpc::ResourceInfo {
             resource_type: (*kind).to_owned(),
             resource_name: name.clone(),
+            description: described.to_owned(),
             ..rpc::ResourceInfo::default()
         })
     });
@@ -137,7 +139,7 @@ mod tests {
             let row = code.row();
             let status = to_status(&Error::new(*code, "it failed"));
             assert_eq!(status.code() as i32, row.grpc as i32, "{code:?}");
-            assert_eq!(status.message(), "it failed");
+            assert_eq!(status.message(), format!("{}it failed", row.grpc_prefix));
             if row.reason.is_empty() {
                 assert!(status.details().is_empty(), "{code:?}");
                 continue;

@@ -11,7 +11,7 @@ use http::{
 use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, utf8_percent_encode};
 use prost_types::Any;
 use tonic::Status;
-use trilby_core::{Api, Body, Code, Ctx, Error, Request, Result, ctx::TRACEPARENT};
+use trilby_core::{Api, Body, Code, Ctx, Error, Request, Result, ctx::TRACEPARENT, invoke::NO_METHOD};
 use trilby_proto::{
     common::v1::{HttpExtension, InvokeRequest, InvokeResponse, http_extension::Verb},
     runtime::v1::InvokeServiceRequest,
@@ -24,8 +24,6 @@ use crate::{
     unary::{self, Reply},
 };
 
-/// The method of a request whose caller named none. A gRPC app can be called so.
-pub(crate) const NO_METHOD: &str = "NONE";
 /// The content type of a message that names its type.
 pub(crate) const PROTOBUF: HeaderValue = HeaderValue::from_static("application/x-protobuf");
 

@@ -6,18 +6,27 @@
 
 mod access;
 mod auth;
+mod bindings;
 mod codec;
+mod configuration;
+mod conversation;
+mod crypto;
 mod dapr;
 mod error;
+mod event;
 mod executor;
 mod invoke;
+mod lock;
 mod metadata;
 mod proxy;
+mod pubsub;
 mod reflection;
 mod secrets;
 mod server;
 mod shutdown;
 mod state;
+mod streaming;
+mod subscribe;
 mod unary;
 
 pub mod app;

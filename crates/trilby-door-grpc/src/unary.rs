@@ -21,7 +21,7 @@ use trilby_core::{
 /// Content type of every call and answer.
 pub(crate) const GRPC: &str = "application/grpc";
 /// Bytes in front of a message: a flag for compression and the length.
-const PREFIX_BYTES: usize = 5;
+pub(crate) const PREFIX_BYTES: usize = 5;
 
 /// The body of a call as it arrives: from a connection, or from a caller in this process.
 pub(crate) trait Incoming: HttpBody<Data = Bytes, Error: Into<BoxError> + Send> + Send + 'static {}
@@ -153,7 +153,7 @@ async fn gather(
 }
 
 /// Refuses a message as soon as its prefix says that it is too long.
-fn check_length(framed: &[u8], max_bytes: usize) -> Result<(), Status> {
+pub(crate) fn check_length(framed: &[u8], max_bytes: usize) -> Result<(), Status> {
     let announced = framed.get(1..PREFIX_BYTES).map_or(0, |mut length| length.get_u32() as usize);
     let length = announced.max(framed.len().saturating_sub(PREFIX_BYTES));
     if length > max_bytes {
@@ -163,14 +163,19 @@ fn check_length(framed: &[u8], max_bytes: usize) -> Result<(), Status> {
     Ok(())
 }
 
+/// A message is compressed, which this server does not offer.
+pub(crate) fn compressed() -> Status {
+    Status::unimplemented("grpc: compressed messages are not supported; send identity encoding")
+}
+
 fn strip_prefix(mut framed: Bytes) -> Result<Option<Bytes>, Status> {
     if framed.is_empty() {
         return Ok(None);
     }
     let cut_short = || Status::internal("grpc: the message ends before its length");
-    let compressed = framed.try_get_u8().map_err(|_| cut_short())? != 0;
-    if compressed {
-        return Err(Status::unimplemented("grpc: compressed messages are not supported; send identity encoding"));
+    let is_compressed = framed.try_get_u8().map_err(|_| cut_short())? != 0;
+    if is_compressed {
+        return Err(compressed());
     }
     let length = framed.try_get_u32().map_err(|_| cut_short())? as usize;
     if framed.len() < length {

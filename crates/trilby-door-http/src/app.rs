@@ -21,7 +21,11 @@ use tokio::{
     time::{sleep, timeout},
 };
 use trilby_component::ErrorKind;
-use trilby_core::{AppChannel, Body, ChannelError, Ctx, Request, Response, body::BoxError, invoke::HttpClient as _};
+use trilby_core::{
+    AppChannel, Body, ChannelError, Ctx, Request, Response,
+    body::BoxError,
+    invoke::{HttpClient as _, check_method},
+};
 
 use crate::{auth::API_TOKEN, client::Client};
 
@@ -110,6 +114,7 @@ impl HttpApp {
 #[async_trait]
 impl AppChannel for HttpApp {
     async fn invoke(&self, _: &Ctx, mut request: Request) -> Result<Response, ChannelError> {
+        check_method(&request)?;
         let mut address = http::uri::Parts::default();
         address.scheme = Some(self.scheme.clone());
         address.authority = Some(self.authority.clone());

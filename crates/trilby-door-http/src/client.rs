@@ -33,7 +33,7 @@ impl Client {
     /// A client for one app on this machine, or close by: certificates are not checked, as in daprd. `http2` means
     /// HTTP/2 from the first byte.
     pub(crate) fn for_app(http2: bool) -> Self {
-        let connector = HttpsConnectorBuilder::new().with_tls_config(tls::trusting_anyone()).https_or_http();
+        let connector = HttpsConnectorBuilder::new().with_tls_config(trilby_tls::trusting_anyone()).https_or_http();
         let connector = if http2 {
             connector.enable_http2().wrap_connector(tcp())
         } else {

@@ -2,6 +2,8 @@
 
 mod fault;
 mod json;
+mod proto;
+pub(crate) mod storable;
 
 use std::borrow::Cow;
 
@@ -15,6 +17,7 @@ use trilby_component::Metadata;
 use trilby_core::{Body, Code, Ctx, Error, Response, Result, body::CollectError};
 
 pub(crate) use json::{Expected, decode, encode};
+pub(crate) use proto::decode_proto;
 
 use crate::Inner;
 
@@ -44,9 +47,19 @@ impl Call<'_> {
         key
     }
 
-    /// Reads a JSON body to its end.
+    /// Reads a JSON body to its end. As in Go, what is no UTF-8 becomes U+FFFD.
     pub(crate) async fn json_body(&self, body: Body) -> Result<Bytes> {
-        collect(body, self.door.options.max_body_bytes).await.map_err(|error| malformed(error.to_string()))
+        let read = collect(body, self.door.options.max_body_bytes).await;
+        let read = read.map_err(|error| malformed(error.to_string()))?;
+        Ok(match String::from_utf8_lossy(&read) {
+            Cow::Borrowed(_) => read,
+            Cow::Owned(text) => text.into(),
+        })
+    }
+
+    /// Reads a body to its end, for methods that have words of their own for what can go wrong.
+    pub(crate) async fn bytes(&self, body: Body) -> Result<Bytes, CollectError> {
+        collect(body, self.door.options.max_body_bytes).await
     }
 
     /// Reads a body that is taken as it is.
@@ -68,6 +81,11 @@ impl<'a> Query<'a> {
     /// The first value of a parameter.
     pub(crate) fn get(self, name: &str) -> Option<Cow<'a, str>> {
         self.pairs().find(|(given, _)| given == name).map(|(_, value)| value)
+    }
+
+    /// Every value of a parameter, in order.
+    pub(crate) fn all(self, name: &'static str) -> impl Iterator<Item = Cow<'a, str>> {
+        self.pairs().filter(move |(given, _)| given == name).map(|(_, value)| value)
     }
 
     /// The parameters `metadata.NAME`; of several with one name the first.

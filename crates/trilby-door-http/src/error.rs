@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use http::{HeaderName, HeaderValue, StatusCode, header::CONTENT_TYPE};
 use serde::Serialize;
-use trilby_core::{Body, Error, Response, error::Details};
+use trilby_core::{
+    Body, Error, Response,
+    error::{Details, Row},
+};
 
 use crate::codec;
 
@@ -28,7 +31,7 @@ enum Detail<'a> {
     #[serde(rename = "type.googleapis.com/google.rpc.Help")]
     Help { links: [Link; 1] },
     #[serde(rename = "type.googleapis.com/google.rpc.ResourceInfo")]
-    ResourceInfo { description: &'static str, owner: &'static str, resource_name: &'a str, resource_type: &'static str },
+    ResourceInfo { description: &'a str, owner: &'static str, resource_name: &'a str, resource_type: &'static str },
     #[serde(rename = "type.googleapis.com/google.rpc.ErrorInfo")]
     ErrorInfo { domain: &'static str, metadata: Option<&'a BTreeMap<String, String>>, reason: &'static str },
 }
@@ -55,7 +58,7 @@ pub(crate) fn respond(error: &Error) -> Response {
         None => format!("{}{}", row.http_prefix, error.message()),
     };
     let details = match error.details() {
-        Some(details) if row.rich => list(details, row.http_prefix, row.reason),
+        Some(details) if row.rich => list(details, &row, error.message()),
         _ => Vec::new(),
     };
 
@@ -65,19 +68,20 @@ pub(crate) fn respond(error: &Error) -> Response {
     response
 }
 
-fn list<'a>(details: &'a Details, prefix: &str, reason: &'static str) -> Vec<Detail<'a>> {
+fn list<'a>(details: &'a Details, row: &Row, message: &'a str) -> Vec<Detail<'a>> {
+    let (prefix, reason) = (row.http_prefix, row.reason);
     let field = details.field.as_ref().map(|(field, description)| {
         let description = format!("{prefix}{description}");
         Detail::BadRequest { field_violations: [FieldViolation { field, description }] }
     });
     let help = details.help.map(|(url, description)| Detail::Help { links: [Link { url, description }] });
     let resource = details.resource.as_ref().map(|(resource_type, resource_name)| Detail::ResourceInfo {
-        description: "",
+        description: if row.told { message } else { "" },
         owner: "",
         resource_name,
         resource_type,
     });
-    let metadata = (!details.metadata.is_empty()).then_some(&details.metadata);
+    let metadata = (row.told || !details.metadata.is_empty()).then_some(&details.metadata);
     let info = Detail::ErrorInfo { domain: "dapr.io", metadata, reason };
     field.into_iter().chain(help).chain(resource).chain([info]).collect()
 }
@@ -126,7 +130,8 @@ mod tests {
             field: Some((String::new(), "bad".to_owned())),
             help: Some(("https://x", "see")),
         };
-        let text = String::from_utf8(codec::encode(&list(&details, "why: ", "REASON"))).expect("UTF-8");
+        let row = Row { http_prefix: "why: ", reason: "REASON", ..Code::StateIllegalKey.row() };
+        let text = String::from_utf8(codec::encode(&list(&details, &row, "it failed"))).expect("UTF-8");
         let expect = concat!(
             r#"[{"@type":"type.googleapis.com/google.rpc.BadRequest","field_violations":[{"description":"why: bad"}]},"#,
             r#"{"@type":"type.googleapis.com/google.rpc.Help","links":[{"url":"https://x","description":"see"}]},"#,

@@ -6,12 +6,18 @@
 
 mod access;
 mod auth;
+mod bindings;
 mod codec;
+mod configuration;
+mod conversation;
 mod cors;
+mod crypto;
 mod error;
 mod health;
 mod invoke;
+mod lock;
 mod metadata;
+mod pubsub;
 mod route;
 mod secrets;
 mod server;
@@ -184,8 +190,25 @@ impl HttpDoor {
             Endpoint::BulkGetState => state::bulk_get(call, body).await,
             Endpoint::TransactState => state::transact(call, body).await,
             Endpoint::QueryState => state::query(call, body).await,
+            Endpoint::InvokeBinding => bindings::invoke(call, body).await,
+            Endpoint::Publish => pubsub::publish(call, body).await,
+            Endpoint::BulkPublish | Endpoint::BulkPublishAlpha1 => pubsub::bulk_publish(call, body).await,
             Endpoint::GetSecret => secrets::get(call).await,
             Endpoint::BulkGetSecrets => secrets::bulk_get(call).await,
+            Endpoint::GetConfiguration | Endpoint::GetConfigurationAlpha1 => configuration::get(call).await,
+            Endpoint::SubscribeConfiguration | Endpoint::SubscribeConfigurationAlpha1 => {
+                configuration::subscribe(call).await
+            }
+            Endpoint::UnsubscribeConfiguration | Endpoint::UnsubscribeConfigurationAlpha1 => {
+                configuration::unsubscribe(call)
+            }
+            Endpoint::Encrypt => crypto::encrypt(call, body).await,
+            Endpoint::Decrypt => crypto::decrypt(call, body).await,
+            Endpoint::SubtleCrypto => crypto::subtle(call, body).await,
+            Endpoint::ConverseAlpha1 => conversation::converse_alpha1(call, body).await,
+            Endpoint::ConverseAlpha2 => conversation::converse_alpha2(call, body).await,
+            Endpoint::TryLock => lock::try_lock(call, body).await,
+            Endpoint::Unlock => lock::unlock(call, body).await,
             Endpoint::GetMetadata => Ok(metadata::get(call)),
             Endpoint::SetMetadata => metadata::set(call, body).await,
             Endpoint::Health => health::check(call),

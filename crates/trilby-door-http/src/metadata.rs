@@ -3,7 +3,11 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use trilby_core::{Body, Response, Result, metadata};
+use trilby_component::properties::duration;
+use trilby_core::{
+    Body, Response, Result, metadata,
+    pubsub::{Rule, Subscription},
+};
 
 use crate::codec::{self, Call};
 
@@ -20,9 +24,13 @@ struct Answer<'a> {
     components: Vec<Component<'a>>,
     extended: BTreeMap<String, String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    subscriptions: Vec<Subscribed>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     http_endpoints: Vec<HttpEndpoint<'a>>,
     app_connection_properties: AppConnection<'a>,
     actor_runtime: ActorRuntime,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    resiliencies: Vec<Resiliency<'a>>,
 }
 
 #[derive(Serialize)]
@@ -36,7 +44,33 @@ struct Component<'a> {
 }
 
 #[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Subscribed {
+    #[serde(rename = "pubsubname")]
+    pubsub: String,
+    topic: String,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    metadata: BTreeMap<String, String>,
+    rules: Vec<RuleText>,
+    dead_letter_topic: String,
+    #[serde(rename = "type")]
+    origin: &'static str,
+}
+
+#[derive(Serialize)]
+struct RuleText {
+    #[serde(rename = "match", skip_serializing_if = "String::is_empty")]
+    condition: String,
+    path: String,
+}
+
+#[derive(Serialize)]
 struct HttpEndpoint<'a> {
+    name: &'a str,
+}
+
+#[derive(Serialize)]
+struct Resiliency<'a> {
     name: &'a str,
 }
 
@@ -51,6 +85,17 @@ struct AppConnection<'a> {
     channel_address: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     max_concurrency: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    health: Option<AppHealth<'a>>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct AppHealth<'a> {
+    health_check_path: &'a str,
+    health_probe_interval: String,
+    health_probe_timeout: String,
+    health_threshold: u32,
 }
 
 #[derive(Serialize)]
@@ -77,14 +122,22 @@ pub(crate) fn get(call: &Call<'_>) -> Response {
         enabled_features: &facts.enabled_features,
         components: facts.components.iter().map(show).collect(),
         extended,
+        subscriptions: api.pubsub.subscriptions().iter().map(|one| show_subscription(one)).collect(),
         http_endpoints: facts.http_endpoints.iter().map(|name| HttpEndpoint { name }).collect(),
         app_connection_properties: AppConnection {
             port: facts.app_connection.port,
             protocol: &facts.app_connection.protocol,
             channel_address: &facts.app_connection.channel_address,
             max_concurrency: facts.app_connection.max_concurrency,
+            health: facts.app_connection.health.as_ref().map(|health| AppHealth {
+                health_check_path: &health.path,
+                health_probe_interval: duration::format(health.interval),
+                health_probe_timeout: duration::format(health.timeout),
+                health_threshold: health.threshold,
+            }),
         },
         actor_runtime: NO_ACTORS,
+        resiliencies: facts.resiliencies.iter().map(|name| Resiliency { name }).collect(),
     })
 }
 
@@ -103,5 +156,17 @@ fn show(component: &metadata::Component) -> Component<'_> {
         type_name: &component.type_name,
         version: &component.version,
         capabilities: &component.capabilities,
+    }
+}
+
+fn show_subscription(subscription: &Subscription) -> Subscribed {
+    let rule = |Rule { condition, path }| RuleText { condition, path };
+    Subscribed {
+        pubsub: subscription.pubsub.clone(),
+        topic: subscription.topic.clone(),
+        metadata: subscription.metadata.clone(),
+        rules: subscription.route.all_rules().map(rule).collect(),
+        dead_letter_topic: subscription.dead_letter_topic.clone().unwrap_or_default(),
+        origin: subscription.origin.name(),
     }
 }

@@ -1,6 +1,9 @@
 //! Measures what calls cost, into guests and out of them: `cargo run --release -p trilby-door-wasm --example measure`,
 //! after `cargo xtask guests`.
 
+#[path = "../tests/guests/fakes.rs"]
+#[allow(dead_code, reason = "shared with the tests, which use more of it")]
+mod fakes;
 #[path = "../tests/guests/world.rs"]
 #[allow(dead_code, reason = "shared with the tests, which use more of it")]
 mod world;

@@ -1,6 +1,6 @@
 //! What an app may know about itself.
 
-use crate::{bindings::trilby::dapr::app, guest::Guest};
+use crate::{guest::Guest, wit::trilby::dapr::app};
 
 impl app::Host for Guest {
     fn id(&mut self) -> String {

@@ -1,17 +1,27 @@
-//! What `wit/` becomes in Rust: one module per interface, with the traits that this crate implements.
+//! Output bindings for guests.
 
-// The generated code is not ours to lint.
-#![allow(unreachable_pub, unused_qualifications, reason = "generated code")]
+use trilby_core::Result;
 
-wasmtime::component::bindgen!({
-    path: "../../wit",
-    world: "trilby:dapr/service-app",
-    imports: {
-        "trilby:dapr/state": async | trappable,
-        "trilby:dapr/secrets": async | trappable,
-        "trilby:dapr/invoke": async | trappable,
-    },
-    exports: { default: async },
-    trappable_error_type: { "trilby:dapr/types.error" => trilby_core::Error },
-    require_store_data_send: true,
-});
+use crate::{guest::Guest, wit::trilby::dapr::bindings};
+
+impl bindings::Host for Guest {
+    async fn invoke(
+        &mut self,
+        name: String,
+        operation: String,
+        data: Vec<u8>,
+        metadata: Vec<(String, String)>,
+    ) -> Result<bindings::Reply> {
+        let metadata = metadata.into_iter().collect();
+
+        let (api, ctx) = self.blocks();
+        let answer = api.bindings.invoke(ctx, &name, &operation, data.into(), metadata).await;
+
+        let answer = answer.map_err(|failure| failure.error)?;
+        Ok(bindings::Reply {
+            data: answer.data.map(Into::into),
+            content_type: answer.content_type,
+            metadata: answer.metadata.into_iter().collect(),
+        })
+    }
+}

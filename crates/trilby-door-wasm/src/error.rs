@@ -4,8 +4,8 @@ use trilby_component::{ComponentError, ErrorKind as ComponentKind};
 use trilby_core::{Code, Error, error::Kind};
 
 use crate::{
-    bindings::trilby::dapr::types::{self, ErrorKind},
     guest::Guest,
+    wit::trilby::dapr::types::{self, ErrorKind},
 };
 
 impl types::Host for Guest {

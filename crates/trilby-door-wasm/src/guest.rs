@@ -60,6 +60,11 @@ impl Guest {
         (&self.seed.api, &self.outgoing.ctx)
     }
 
+    /// The host's things that the guest holds.
+    pub(crate) fn table(&mut self) -> &mut ResourceTable {
+        &mut self.table
+    }
+
     pub(crate) fn logs(&self) -> &Logs {
         &self.seed.logs
     }

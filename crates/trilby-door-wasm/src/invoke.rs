@@ -3,9 +3,9 @@
 use trilby_core::{Code, Error, Result, body::CollectError};
 
 use crate::{
-    bindings::trilby::dapr::{invoke, types},
     guest::Guest,
     message::{self, Invalid},
+    wit::trilby::dapr::{invoke, types},
 };
 
 impl invoke::Host for Guest {

@@ -7,18 +7,25 @@
 mod app;
 mod app_info;
 mod bindings;
+mod configuration;
+mod conversation;
+mod crypto;
 mod error;
 mod guest;
 mod invoke;
 mod link;
+mod lock;
 mod logging;
 mod message;
 mod outgoing;
+mod pubsub;
 mod report;
 mod secrets;
 mod state;
+mod stream;
+mod wit;
 
 pub use app::{WasmApp, WasmAppOptions};
 pub use link::LoadError;
 pub use outgoing::DaprHttp;
-pub use report::{Entry, Reason, Refusal, Report};
+pub use report::{Entry, Handler, Reason, Refusal, Report};

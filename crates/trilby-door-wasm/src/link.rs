@@ -4,9 +4,9 @@ use trilby_wasm::{CallError, Engine, LoadError as ProgramError, LoadReason, Prog
 use wasmtime::component::{HasSelf, InstancePre, Linker};
 
 use crate::{
-    bindings::{trilby::dapr, wasi::logging},
     guest::Guest,
     report::{Refusal, Report, has_version},
+    wit::{trilby::dapr, wasi::logging},
 };
 
 /// Why a program is not run as an app. Each message names the program.
@@ -26,8 +26,8 @@ pub enum LoadError {
     },
     /// It exports nothing that could be called.
     #[error(
-        "{name}: is no app: an app exports trilby:dapr/service@0.2, wasi:http/incoming-handler@0.2 or \
-         wasi:http/handler@0.3, and this exports {exports}"
+        "{name}: is no app: an app exports trilby:dapr/service@0.2, wasi:http/incoming-handler@0.2, \
+         wasi:http/handler@0.3 or a handler such as trilby:dapr/subscriber@0.2, and this exports {exports}"
     )]
     NoEntry {
         /// The program.
@@ -68,8 +68,16 @@ fn fill(mut linker: Linker<Guest>, report: &Report) -> wasmtime::Result<Linker<G
     for import in &report.surface.imports.interfaces {
         match import.name.as_str() {
             "trilby:dapr/types" => dapr::types::add_to_linker::<_, Own>(to, |guest| guest)?,
+            "trilby:dapr/events" => dapr::events::add_to_linker::<_, Own>(to, |guest| guest)?,
             "trilby:dapr/state" => dapr::state::add_to_linker::<_, Own>(to, |guest| guest)?,
             "trilby:dapr/secrets" => dapr::secrets::add_to_linker::<_, Own>(to, |guest| guest)?,
+            "trilby:dapr/pubsub" => dapr::pubsub::add_to_linker::<_, Own>(to, |guest| guest)?,
+            "trilby:dapr/bindings" => dapr::bindings::add_to_linker::<_, Own>(to, |guest| guest)?,
+            "trilby:dapr/configuration" => dapr::configuration::add_to_linker::<_, Own>(to, |guest| guest)?,
+            "trilby:dapr/lock" => dapr::lock::add_to_linker::<_, Own>(to, |guest| guest)?,
+            "trilby:dapr/crypto" => dapr::crypto::add_to_linker::<_, Own>(to, |guest| guest)?,
+            "trilby:dapr/crypto-streams" => dapr::crypto_streams::add_to_linker::<_, Own>(to, |guest| guest)?,
+            "trilby:dapr/conversation" => dapr::conversation::add_to_linker::<_, Own>(to, |guest| guest)?,
             "trilby:dapr/invoke" => dapr::invoke::add_to_linker::<_, Own>(to, |guest| guest)?,
             "trilby:dapr/app" => dapr::app::add_to_linker::<_, Own>(to, |guest| guest)?,
             "wasi:logging/logging" => logging::logging::add_to_linker::<_, Own>(to, |guest| guest)?,

@@ -3,8 +3,8 @@
 use trilby_wasm::Stream;
 
 use crate::{
-    bindings::wasi::logging::logging::{self, Level},
     guest::Guest,
+    wit::wasi::logging::logging::{self, Level},
 };
 
 impl logging::Host for Guest {

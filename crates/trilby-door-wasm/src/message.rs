@@ -3,7 +3,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request as HttpRequest, StatusCode, Uri, header};
 use trilby_core::{Body, Request, Response, body::CollectError};
 
-use crate::bindings::trilby::dapr::types;
+use crate::wit::trilby::dapr::types;
 
 /// Why a record cannot be sent as it is; names the part.
 pub(crate) struct Invalid(pub(crate) String);

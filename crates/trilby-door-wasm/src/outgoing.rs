@@ -185,23 +185,12 @@ fn failure(kind: Kind, message: &str) -> HttpError {
 #[cfg(test)]
 mod tests {
     use async_trait::async_trait;
-    use trilby_core::{Blocks, Identity, health::Health, invoke::InvokeApi, invoke::NameResolver};
+    use trilby_core::{Blocks, Identity};
     use trilby_wasm::LogSink;
 
     use super::*;
 
     struct Nobody;
-
-    #[async_trait]
-    impl NameResolver for Nobody {
-        async fn resolve(
-            &self,
-            _: &str,
-            _: Option<&str>,
-        ) -> Result<Option<Arc<dyn trilby_core::AppChannel>>, ChannelError> {
-            Ok(None)
-        }
-    }
 
     #[async_trait]
     impl HttpClient for Nobody {
@@ -217,16 +206,7 @@ mod tests {
     }
 
     fn routes(hosts: &[&str]) -> Routes {
-        let app = Identity::new("a");
-        let api = Api::new(Blocks {
-            app: app.clone(),
-            state: Default::default(),
-            secrets: Default::default(),
-            invoke: InvokeApi::new(app, Arc::new(Nobody), Default::default(), None),
-            metadata: Default::default(),
-            health: Health::default(),
-            errors: trilby_core::metrics::Metrics::default().errors(&Identity::new("a"), false),
-        });
+        let api = Api::new(Blocks::empty(Identity::new("a")));
         let hosts = hosts.iter().map(|host| host.parse().expect("a host")).collect::<AllowedHosts>();
         let dapr_http = Some(DaprHttp { port: 3500, door: Arc::new(Nobody) });
         let logs = Logs::new(Unread);

@@ -44,6 +44,42 @@ impl Entry {
     }
 }
 
+/// What a guest handles by an export of its own, so that no route is asked for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Handler {
+    /// `trilby:dapr/subscriber`: messages, one by one.
+    Subscriber,
+    /// `trilby:dapr/bulk-subscriber`: messages, several at a time.
+    BulkSubscriber,
+    /// `trilby:dapr/input-binding`: events of input bindings.
+    InputBinding,
+    /// `trilby:dapr/configuration-watcher`: changes of configuration.
+    ConfigurationWatcher,
+    /// `trilby:dapr/health`: health checks.
+    Health,
+}
+
+impl Handler {
+    const ALL: [Self; 5] =
+        [Self::Subscriber, Self::BulkSubscriber, Self::InputBinding, Self::ConfigurationWatcher, Self::Health];
+
+    /// The exported interface, without its version.
+    #[must_use]
+    pub fn interface(self) -> &'static str {
+        match self {
+            Self::Subscriber => "trilby:dapr/subscriber",
+            Self::BulkSubscriber => "trilby:dapr/bulk-subscriber",
+            Self::InputBinding => "trilby:dapr/input-binding",
+            Self::ConfigurationWatcher => "trilby:dapr/configuration-watcher",
+            Self::Health => "trilby:dapr/health",
+        }
+    }
+
+    fn is_in(self, exports: &Side) -> bool {
+        exports.interface(self.interface()).is_some_and(|found| has_version(found, "0.2"))
+    }
+}
+
 /// An import that a component may not have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
@@ -85,10 +121,12 @@ impl fmt::Display for Refusal {
 pub struct Report {
     /// Everything it imports and exports.
     pub surface: Surface,
-    /// How it is called; `None` if it exports nothing that makes it an app.
+    /// How it is called by other apps and the world; `None` if it cannot be.
     pub entry: Option<Entry>,
     /// Other ways in that it exports, which are not used.
     pub unused_entries: Vec<Entry>,
+    /// What it handles by exports of its own.
+    pub handlers: Vec<Handler>,
     /// The building blocks it imports: `state`, `secrets`, …
     pub blocks: Vec<String>,
     /// Imports that it would be refused with these grants. A component with any is not loaded.
@@ -102,26 +140,55 @@ impl Report {
         Self::of_surface(program.surface(), grants)
     }
 
+    /// Whether it exports anything that makes it an app.
+    #[must_use]
+    pub fn is_app(&self) -> bool {
+        self.entry.is_some() || !self.handlers.is_empty()
+    }
+
+    /// Whether it handles this by an export of its own.
+    #[must_use]
+    pub fn has(&self, handler: Handler) -> bool {
+        self.handlers.contains(&handler)
+    }
+
+    /// Says what is used where a guest exports two things for one purpose.
+    pub(crate) fn log_precedence(&self, app_id: &str) {
+        let Some(entry) = self.entry else { return };
+        let used = entry.interface();
+        for unused in self.unused_entries.iter().map(|unused| unused.interface()) {
+            tracing::info!(app_id, used, unused, "guest has two ways in");
+        }
+        for handler in &self.handlers {
+            let used = handler.interface();
+            tracing::info!(app_id, used, "guest has a handler, its routes are not asked for that");
+        }
+    }
+
     fn of_surface(surface: Surface, grants: &Grants) -> Self {
         let mut entries = Entry::ALL.into_iter().filter(|entry| entry.is_in(&surface.exports));
         let entry = entries.next();
         let unused_entries = entries.collect();
         let imports = &surface.imports;
-        let blocks = imports.interfaces.iter().filter_map(|import| import.name.strip_prefix("trilby:dapr/"));
-        let blocks = blocks.filter(|name| *name != "types").map(str::to_owned).collect();
+        let handlers = Handler::ALL.into_iter().filter(|handler| handler.is_in(&surface.exports)).collect();
+        // Of some interfaces a handler needs only the types.
+        let called = imports.interfaces.iter().filter(|import| !import.functions.is_empty());
+        let blocks = called.filter_map(|import| import.name.strip_prefix("trilby:dapr/")).map(str::to_owned).collect();
         let refused = imports.interfaces.iter().filter_map(|import| refuse(import, grants));
         let loose = imports.functions.iter().map(|function| &function.name).chain(&imports.others);
         let loose = loose.map(|name| Refusal { import: name.clone(), reason: Reason::Unknown });
         let refusals = refused.chain(loose).collect();
-        Self { surface, entry, unused_entries, blocks, refusals }
+        Self { surface, entry, unused_entries, handlers, blocks, refusals }
     }
 }
 
 fn refuse(import: &Interface, grants: &Grants) -> Option<Refusal> {
     let reason = match import.name.split_once('/').unwrap_or((&import.name, "")) {
-        ("trilby:dapr", "types" | "state" | "secrets" | "invoke" | "app") => {
-            (!has_version(import, "0.2")).then_some(Reason::Version { known: "0.2.x" })
-        }
+        (
+            "trilby:dapr",
+            "types" | "events" | "state" | "pubsub" | "bindings" | "secrets" | "configuration" | "lock" | "crypto"
+            | "crypto-streams" | "conversation" | "invoke" | "app",
+        ) => (!has_version(import, "0.2")).then_some(Reason::Version { known: "0.2.x" }),
         ("wasi:logging", "logging") => {
             (import.version.as_deref() != Some("0.1.0-draft")).then_some(Reason::Version { known: "0.1.0-draft" })
         }
@@ -154,6 +221,8 @@ pub(crate) fn has_version(interface: &Interface, generation: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use trilby_wasm::inspect::Function;
+
     use super::*;
 
     fn side(names: &[&str]) -> Side {
@@ -204,8 +273,23 @@ mod tests {
     }
 
     #[test]
-    fn blocks_are_listed_by_name() {
-        let blocks = report(&["trilby:dapr/types@0.2.0", "trilby:dapr/state@0.2.0", "wasi:io/poll@0.2.0"], &[]).blocks;
-        assert_eq!(blocks, ["state"]);
+    fn handlers_alone_make_an_app() {
+        let handles = report(&[], &["trilby:dapr/health@0.2.0", "trilby:dapr/subscriber@0.2.1"]);
+        assert_eq!((handles.entry, handles.is_app()), (None, true));
+        assert_eq!(handles.handlers, [Handler::Subscriber, Handler::Health]);
+        let both = report(&[], &["trilby:dapr/input-binding@0.2.0", "wasi:http/incoming-handler@0.2.0"]);
+        assert_eq!((both.entry, both.handlers.as_slice()), (Some(Entry::Http), [Handler::InputBinding].as_slice()));
+        assert!(!report(&[], &["trilby:dapr/subscriber@0.9.0"]).is_app());
+    }
+
+    #[test]
+    fn a_block_is_listed_by_name_if_it_is_called() {
+        let mut imports = side(&["trilby:dapr/state@0.2.0", "trilby:dapr/configuration@0.2.0", "wasi:io/poll@0.2.0"]);
+        // Of the second, a handler needs a type.
+        for called in [0, 2] {
+            imports.interfaces[called].functions = vec![Function { name: "get".into(), is_async: false }];
+        }
+        let surface = Surface { imports, exports: Side::default() };
+        assert_eq!(Report::of_surface(surface, &Grants::default()).blocks, ["state"]);
     }
 }

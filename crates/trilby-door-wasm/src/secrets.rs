@@ -2,7 +2,7 @@
 
 use trilby_core::Result;
 
-use crate::{bindings::trilby::dapr::secrets, guest::Guest};
+use crate::{guest::Guest, wit::trilby::dapr::secrets};
 
 type Pairs = Vec<(String, String)>;
 

@@ -9,12 +9,12 @@ use trilby_component::{
         WriteOptions,
     },
 };
-use trilby_core::{Code, Result};
+use trilby_core::{Code, Result, pubsub::OUTBOX_CONTENT_TYPE};
 
 use crate::{
-    bindings::trilby::dapr::{state, types},
     error,
     guest::Guest,
+    wit::trilby::dapr::{state, types},
 };
 
 impl state::Host for Guest {
@@ -86,7 +86,7 @@ impl state::Host for Guest {
         metadata: Vec<(String, String)>,
     ) -> Result<()> {
         let operations = operations.into_iter().map(|operation| match operation {
-            state::Operation::Upsert(write) => Operation::Upsert(set_request(write)),
+            state::Operation::Upsert(write) => Operation::Upsert(upsert(write)),
             state::Operation::Delete(removal) => Operation::Delete(delete_request(removal)),
         });
         let operations = operations.collect();
@@ -103,11 +103,19 @@ fn read_options(options: Option<state::GetOptions>) -> (Consistency, Metadata) {
     }
 }
 
-fn set_request(write: state::Write) -> SetRequest {
+pub(crate) fn set_request(write: state::Write) -> SetRequest {
     let state::Write { key, value, options } = write;
     let options = Options::from(options);
     let value = if options.is_json { Value::Json(value.into()) } else { Value::Bytes(value.into()) };
     SetRequest { key, value, etag: options.etag, options: options.write, metadata: options.metadata }
+}
+
+/// A write within a transaction. If the store has an outbox, its event is told what the value is.
+fn upsert(write: state::Write) -> SetRequest {
+    let content_type = write.options.as_ref().and_then(|options| options.content_type.clone());
+    let mut request = set_request(write);
+    request.metadata.extend(content_type.map(|content_type| (OUTBOX_CONTENT_TYPE.to_owned(), content_type)));
+    request
 }
 
 fn delete_request(removal: state::Removal) -> DeleteRequest {

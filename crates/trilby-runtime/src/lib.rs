@@ -9,6 +9,7 @@ pub mod configuration;
 pub mod env;
 pub mod error;
 pub mod local_apps;
+mod parts;
 pub mod quantity;
 pub mod resources;
 pub mod runtime;

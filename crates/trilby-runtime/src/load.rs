@@ -1,6 +1,7 @@
 //! Loading the components of an app: which it sees, in the order that their secrets allow, each opened once for all
 //! apps that would get the same.
 
+mod model;
 mod open;
 
 use std::{collections::HashMap, sync::Arc};
@@ -17,14 +18,25 @@ use crate::{
     resources::{Component, Header, HttpEndpoint, Source},
 };
 
-pub(crate) use open::Store;
-use open::{Category, open};
+pub(crate) use open::Part;
+use open::{is_broker, is_secret_store, open};
+
+/// Tells the consumers of a broker apart. Dapr's default is the app's id.
+const CONSUMER_ID: &str = "consumerID";
 
 /// A component that is open.
 pub(crate) struct Opened {
     pub(crate) component: Arc<Component>,
-    pub(crate) store: Store,
-    properties: Properties,
+    pub(crate) part: Part,
+    pub(crate) properties: Properties,
+}
+
+impl Opened {
+    /// Whether `properties` would open the same.
+    fn suits(&self, properties: &Properties) -> bool {
+        let counts = |(name, _): &(&str, &str)| !(self.part.is_broadcast() && name.eq_ignore_ascii_case(CONSUMER_ID));
+        self.properties.iter().filter(counts).eq(properties.iter().filter(counts))
+    }
 }
 
 /// A resource that has a name and may be scoped to apps.
@@ -90,7 +102,7 @@ impl Loader<'_> {
         pool: &mut Vec<Arc<Opened>>,
     ) -> Result<Vec<Arc<Opened>>, StartError> {
         let mut waiting: Vec<_> = components.iter().copied().filter(|component| self.is_allowed(component)).collect();
-        waiting.sort_by_key(|component| Category::of(component) != Category::Secret);
+        waiting.sort_by_key(|component| !is_secret_store(component));
         let order: HashMap<_, _> =
             waiting.iter().enumerate().map(|(index, component)| (component.header.name.as_str(), index)).collect();
 
@@ -129,17 +141,24 @@ impl Loader<'_> {
     ) -> Result<Arc<Opened>, StartError> {
         let secrets = secret_store(loaded, component.header.secret_store.as_deref());
         let mut resolver = Resolver::new(self.app, self.env, &component.header, secrets);
-        let properties =
+        let mut properties =
             resolver.properties(&component.metadata).await.map_err(|cause| open::failed(component, cause))?;
-        let is_same = |opened: &&Arc<Opened>| {
-            Arc::ptr_eq(&opened.component, component) && opened.properties.iter().eq(properties.iter())
-        };
+        if is_broker(component) && properties.get(CONSUMER_ID).is_none_or(|id| id.trim().is_empty()) {
+            properties.insert(CONSUMER_ID, &self.app.id);
+        }
+        if let Some(model) = model::from_env(&component.type_name, &properties, self.env) {
+            properties.insert("model", model);
+        }
+        if self.configuration.wasm.strict_sandbox && runs_wasm(component) {
+            properties.insert("strictSandbox", "true");
+        }
+        let is_same = |opened: &&Arc<Opened>| Arc::ptr_eq(&opened.component, component) && opened.suits(&properties);
         if let Some(shared) = pool.iter().find(is_same) {
             return Ok(Arc::clone(shared));
         }
-        let store = open(self.catalog, component, &properties).await.map_err(|cause| open::failed(component, cause))?;
+        let part = open(self.catalog, component, &properties).await.map_err(|cause| open::failed(component, cause))?;
         tracing::info!(component = component.header.name, r#type = component.type_name, "component loaded");
-        Ok(Arc::new(Opened { component: Arc::clone(component), store, properties }))
+        Ok(Arc::new(Opened { component: Arc::clone(component), part, properties }))
     }
 
     fn is_allowed(&self, component: &Component) -> bool {
@@ -157,11 +176,15 @@ impl Loader<'_> {
     }
 }
 
+/// Whether a component runs programs, which a Configuration may confine more than the component itself does.
+fn runs_wasm(component: &Component) -> bool {
+    component.type_name.to_ascii_lowercase().ends_with(".wasm")
+}
+
 /// Takes out what need not wait: components without secrets, and those whose secret store is not still to come. A store
 /// that never comes is an error of the component that names it.
 fn take_ready<'a>(waiting: &mut Vec<&'a Arc<Component>>) -> Vec<&'a Arc<Component>> {
-    let is_coming =
-        |name: &str| waiting.iter().any(|other| other.header.name == name && Category::of(other) == Category::Secret);
+    let is_coming = |name: &str| waiting.iter().any(|other| other.header.name == name && is_secret_store(other));
     let (ready, later): (Vec<_>, Vec<_>) =
         waiting.iter().partition(|component| !needed_store(component).is_some_and(is_coming));
     // Secret stores that wait for each other will each say what is missing.
@@ -179,10 +202,9 @@ fn needed_store(component: &Component) -> Option<&str> {
 
 /// The secret store of that name among what is open.
 pub(crate) fn secret_store<'a>(loaded: &'a [Arc<Opened>], name: Option<&str>) -> Option<&'a dyn SecretStore> {
-    loaded.iter().filter(|opened| Some(opened.component.header.name.as_str()) == name).find_map(|opened| match &opened
-        .store
-    {
-        Store::Secret(store) => Some(&**store),
-        Store::State { .. } => None,
+    let named = loaded.iter().filter(|opened| Some(opened.component.header.name.as_str()) == name);
+    named.into_iter().find_map(|opened| match &opened.part {
+        Part::Secret(store) => Some(&**store),
+        _ => None,
     })
 }

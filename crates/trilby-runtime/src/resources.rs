@@ -5,6 +5,8 @@
 
 mod document;
 mod pair;
+mod resiliency;
+mod subscription;
 
 use std::{fmt, fs, path::Path, sync::Arc, time::Duration};
 
@@ -16,9 +18,12 @@ use crate::error::StartError;
 pub(crate) use document::{Document, documents};
 pub(crate) use pair::or_default;
 pub use pair::{Pair, Source};
+pub use resiliency::Resiliency;
+pub(crate) use resiliency::unknown_policies;
+pub use subscription::Subscription;
 
 /// Kinds of Dapr's that a later version will read.
-const LATER_KINDS: [&str; 4] = ["Subscription", "Resiliency", "MCPServer", "WorkflowAccessPolicy"];
+const LATER_KINDS: [&str; 2] = ["MCPServer", "WorkflowAccessPolicy"];
 const KNOWN_KINDS: &str =
     "Component, Configuration, HTTPEndpoint, Subscription, Resiliency, MCPServer, WorkflowAccessPolicy";
 /// The only version of the kinds that are read.
@@ -111,6 +116,8 @@ pub struct Resources {
     strict: bool,
     pub(crate) components: Vec<Arc<Component>>,
     pub(crate) endpoints: Vec<Arc<HttpEndpoint>>,
+    pub(crate) resiliencies: Vec<Arc<Resiliency>>,
+    pub(crate) subscriptions: Vec<Arc<Subscription>>,
 }
 
 impl Resources {
@@ -126,10 +133,17 @@ impl Resources {
         Self { strict: true, ..Self::default() }
     }
 
+    /// Whether a resource that cannot be read, or that names what is not there, is an error.
+    pub(crate) fn is_strict(&self) -> bool {
+        self.strict
+    }
+
     /// Adds what was read elsewhere, after what is here.
     pub fn append(&mut self, mut other: Self) {
         self.components.append(&mut other.components);
         self.endpoints.append(&mut other.endpoints);
+        self.resiliencies.append(&mut other.resiliencies);
+        self.subscriptions.append(&mut other.subscriptions);
     }
 
     /// Shows everything to these apps alone, and still only to those of them that its own scopes name.
@@ -138,6 +152,8 @@ impl Resources {
         // No scope means everybody, so what would be left without one goes.
         self.components.retain_mut(|component| narrow(&mut Arc::make_mut(component).header.scopes, app_ids));
         self.endpoints.retain_mut(|endpoint| narrow(&mut Arc::make_mut(endpoint).header.scopes, app_ids));
+        self.resiliencies.retain_mut(|one| narrow(&mut Arc::make_mut(one).header.scopes, app_ids));
+        self.subscriptions.retain_mut(|one| narrow(&mut Arc::make_mut(one).header.scopes, app_ids));
         self
     }
 
@@ -211,11 +227,16 @@ impl Resources {
             tracing::info!(origin = %document.origin(), kind, "this version does not read resources of this kind, skipped");
             return Ok(());
         }
+        if kind == "Subscription" && subscription::API_VERSIONS.contains(&api_version.as_str()) {
+            self.subscriptions.push(Arc::new(Subscription::read(document, &api_version)?));
+            return Ok(());
+        }
         if api_version != API_VERSION && KNOWN_KINDS.split(", ").any(|known| known == kind) {
             return Err(document.error(format!("a {kind} with apiVersion {api_version}, expected {API_VERSION}")));
         }
         match kind.as_str() {
             "Component" => self.components.push(Arc::new(component(document)?)),
+            "Resiliency" => self.resiliencies.push(Arc::new(Resiliency::read(document)?)),
             "HTTPEndpoint" => self.endpoints.push(Arc::new(endpoint(document)?)),
             // As in Dapr, a Configuration is chosen by whoever starts the app.
             "Configuration" => {
@@ -247,7 +268,8 @@ fn is_yaml(path: &Path) -> bool {
 struct TypeMeta {
     #[serde(default, deserialize_with = "or_default")]
     api_version: String,
-    #[serde(default, deserialize_with = "or_default")]
+    // Go reads names without case, and Dapr's own tests have this spelling.
+    #[serde(default, alias = "Kind", deserialize_with = "or_default")]
     kind: String,
 }
 

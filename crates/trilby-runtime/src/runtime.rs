@@ -7,13 +7,20 @@ use std::{
 
 use trilby_component::Catalog;
 use trilby_core::{
-    Api, Blocks, Identity,
+    Api, Blocks, Identity, Wiring,
+    bindings::BindingsApi,
+    configuration::ConfigurationApi,
+    conversation::ConversationApi,
+    crypto::CryptoApi,
     health::Health,
     invoke::{HttpEndpoint, InvokeApi, NameResolver},
-    metadata::{self, AppConnection, Facts, MetadataApi},
+    lock::LockApi,
+    metadata::{AppConnection, Facts, MetadataApi},
     metrics::Metrics,
-    secrets::{SecretComponent, SecretsApi},
-    state::{self, StateApi, StateComponent},
+    pubsub::{self, PubSubApi},
+    resiliency::Policies,
+    secrets::SecretsApi,
+    state::StateApi,
 };
 
 use crate::{
@@ -21,10 +28,11 @@ use crate::{
     endpoints::{Clients, HttpClientFactory},
     env::Env,
     error::StartError,
-    load::{Loader, Opened, Store, secret_store, visible},
+    load::{Loader, Opened, secret_store, visible},
     local_apps::LocalApps,
+    parts,
     properties::Resolver,
-    resources::Resources,
+    resources::{Resiliency, Resources, Subscription, unknown_policies},
 };
 
 /// What a runtime is made of.
@@ -104,6 +112,9 @@ impl Runtime {
         if self.app_ids.contains(&app.id) {
             return Err(StartError::DuplicateApp(app.id));
         }
+        let binding_probe_timeout = connection.binding_probe_timeout;
+        let resiliencies = self.resiliencies(&app)?;
+        let subscriptions = self.subscriptions(&app)?;
         let loader = Loader { catalog: &self.catalog, env: &self.env, app: &app, configuration };
         let visible_components = visible(&self.resources.components, &app)?;
         let components = loader.load(&visible_components, &mut self.opened).await?;
@@ -114,8 +125,9 @@ impl Runtime {
         let facts = Facts {
             runtime_version: self.version.clone(),
             enabled_features: configuration.features.clone(),
-            components: components.iter().map(|opened| describe(opened)).collect(),
+            components: components.iter().map(|opened| parts::describe(opened)).collect(),
             http_endpoints: endpoints.iter().map(|(name, _)| name.clone()).collect(),
+            resiliencies: resiliencies.iter().map(|one| one.header.name.clone()).collect(),
             app_connection: connection,
         };
         let resolver = Arc::clone(&self.local_apps) as Arc<dyn NameResolver>;
@@ -123,10 +135,24 @@ impl Runtime {
             name: "client for outside addresses".to_owned(),
             message: cause.to_string(),
         })?;
+        let policies = Policies::new(resiliencies.iter().map(|one| &one.resource), &app, &self.metrics);
+        let wiring = Wiring { app: &app, metrics: &self.metrics, policies: &policies };
+        let pubsub = PubSubApi::new(&wiring, parts::pubsub(&components, &app), subscriptions)
+            .with_outboxes(&wiring, parts::outboxes(&components));
         Ok(Api::new(Blocks {
-            state: StateApi::new(&app, state_components(&components), &self.metrics),
-            secrets: SecretsApi::new(&app, secret_components(&components, configuration), &self.metrics),
-            invoke: InvokeApi::new(app.clone(), resolver, endpoints.into_iter().collect::<HashMap<_, _>>(), client),
+            state: StateApi::new(&wiring, parts::state(&components)).with_outboxes(|store| pubsub.outbox(store)),
+            pubsub,
+            bindings: match binding_probe_timeout {
+                Some(limit) => BindingsApi::new(&wiring, parts::bindings(&components)).with_probe_timeout(limit),
+                None => BindingsApi::new(&wiring, parts::bindings(&components)),
+            },
+            secrets: SecretsApi::new(&wiring, parts::secrets(&components, configuration)),
+            configuration: ConfigurationApi::new(&wiring, parts::configuration(&components)),
+            lock: LockApi::new(&wiring, parts::lock(&components)),
+            crypto: CryptoApi::new(&wiring, parts::crypto(&components)),
+            conversation: ConversationApi::new(&wiring, parts::conversation(&components)),
+            invoke: InvokeApi::new(app.clone(), resolver, endpoints.into_iter().collect::<HashMap<_, _>>(), client)
+                .with_policies(policies.clone()),
             metadata: MetadataApi::new(facts),
             health: Health::default(),
             errors: self.metrics.errors(&app, configuration.record_error_codes),
@@ -134,13 +160,35 @@ impl Runtime {
         }))
     }
 
+    /// What the Subscription resources of an app say, in order. Of several with one name the last counts, as in Dapr.
+    fn subscriptions(&self, app: &Identity) -> Result<Vec<pubsub::Subscription>, StartError> {
+        let seen = self.resources.subscriptions.iter().filter(|one| one.header.is_visible_to(app));
+        let mut subscriptions: Vec<&Subscription> = Vec::new();
+        for subscription in seen {
+            subscription.check()?;
+            subscriptions.retain(|other| other.header.name != subscription.header.name);
+            subscriptions.push(subscription);
+        }
+        Ok(subscriptions.into_iter().map(|one| one.subscription.clone()).collect())
+    }
+
+    /// The Resiliency resources of an app, in order. Unlike components, several of one name are laid over each other.
+    fn resiliencies(&self, app: &Identity) -> Result<Vec<Arc<Resiliency>>, StartError> {
+        let seen = self.resources.resiliencies.iter().filter(|one| one.header.is_visible_to(app));
+        let seen: Vec<_> = seen.cloned().collect();
+        for error in unknown_policies(&seen) {
+            if self.resources.is_strict() {
+                return Err(error);
+            }
+            tracing::warn!(%error, "target goes without this policy");
+        }
+        Ok(seen)
+    }
+
     /// Releases every component. Calls that still run fail as their components do when they are closed.
     pub async fn close(self) {
         for opened in &self.opened {
-            match &opened.store {
-                Store::Secret(store) => store.close().await,
-                Store::State { store, .. } => store.close().await,
-            }
+            opened.part.close().await;
             tracing::debug!(component = opened.component.header.name, "component closed");
         }
     }
@@ -165,47 +213,6 @@ impl Runtime {
         }
         Ok(endpoints)
     }
-}
-
-fn describe(opened: &Opened) -> metadata::Component {
-    let capabilities = match &opened.store {
-        Store::State { store, .. } => state::capabilities(&**store),
-        Store::Secret(store) => store.features().iter().map(|feature| feature.name()).collect(),
-    };
-    let component = &opened.component;
-    let version = if component.version.is_empty() { "v1" } else { &component.version };
-    metadata::Component {
-        name: component.header.name.clone(),
-        type_name: component.type_name.clone(),
-        version: version.to_owned(),
-        capabilities,
-    }
-}
-
-fn state_components(components: &[Arc<Opened>]) -> impl Iterator<Item = StateComponent> + '_ {
-    components.iter().filter_map(|opened| match &opened.store {
-        Store::Secret(_) => None,
-        Store::State { store, key_prefix, encryption } => Some(StateComponent {
-            name: opened.component.header.name.clone(),
-            store: Arc::clone(store),
-            key_prefix: key_prefix.clone(),
-            encryption: encryption.clone(),
-        }),
-    })
-}
-
-fn secret_components<'a>(
-    components: &'a [Arc<Opened>],
-    configuration: &'a Configuration,
-) -> impl Iterator<Item = SecretComponent> + 'a {
-    components.iter().filter_map(|opened| match &opened.store {
-        Store::State { .. } => None,
-        Store::Secret(store) => {
-            let name = opened.component.header.name.clone();
-            let scope = configuration.secret_scopes.get(&name).cloned().unwrap_or_default();
-            Some(SecretComponent { name, store: Arc::clone(store), scope })
-        }
-    })
 }
 
 /// A scope for a store that is not there is mostly a misspelt one, and then the real store is open to all.

@@ -75,6 +75,9 @@ pub(crate) struct Started {
     pub(crate) is_pooling: bool,
     #[cfg(feature = "compiler")]
     pub(crate) cache: Option<crate::cache::Cache>,
+    /// For code that is compiled quickly; `None` where the machine has no such compiler.
+    #[cfg(feature = "compiler")]
+    baseline: OnceLock<Option<wasmtime::Engine>>,
 }
 
 impl Engine {
@@ -110,12 +113,17 @@ impl Engine {
     /// # Panics
     ///
     /// If the engine cannot start; no program could have been loaded then.
-    pub fn store<T: HostState>(&self, mut data: T) -> Store<T> {
+    pub fn store<T: HostState>(&self, data: T) -> Store<T> {
+        self.store_for(&self.started().wasmtime, data)
+    }
+
+    /// As [`store`](Self::store), for code of either of the two wasmtime engines.
+    pub(crate) fn store_for<T: HostState>(&self, wasmtime: &wasmtime::Engine, mut data: T) -> Store<T> {
         let started = self.started();
         let pace = data.meter().pace().clone();
         pace.set_clock(started.ticker.counter());
 
-        let mut store = Store::new(&started.wasmtime, data);
+        let mut store = Store::new(wasmtime, data);
         store.limiter(|data| data.meter());
         store.set_epoch_deadline(1);
         store.epoch_deadline_callback(move |_| {
@@ -160,6 +168,12 @@ impl Engine {
     }
 }
 
+impl Default for Engine {
+    fn default() -> Self {
+        Self::new(Options::default())
+    }
+}
+
 impl fmt::Debug for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let started = self.inner.started.get().is_some();
@@ -177,9 +191,23 @@ impl Started {
             ticker,
             #[cfg(feature = "compiler")]
             cache: options.cache_dir.as_deref().and_then(|dir| crate::cache::Cache::open(dir, &wasmtime)),
+            #[cfg(feature = "compiler")]
+            baseline: OnceLock::new(),
             wasmtime,
             is_pooling,
         })
+    }
+
+    /// The engine for baseline code, made when it is first asked for.
+    #[cfg(feature = "compiler")]
+    pub(crate) fn baseline(&self) -> Option<&wasmtime::Engine> {
+        let made = self.baseline.get_or_init(|| {
+            let engine = wasmtime::Engine::new(&settings::baseline(self.is_pooling));
+            let engine = engine.inspect_err(|error| tracing::debug!(%error, "no baseline compiler")).ok()?;
+            self.ticker.add(engine.clone());
+            Some(engine)
+        });
+        made.as_ref()
     }
 
     fn allocate(options: &Options) -> wasmtime::Result<(wasmtime::Engine, bool)> {

@@ -28,7 +28,7 @@ pub enum LoadReason {
     NotFound,
     #[error("cannot be read: {0}")]
     Read(io::Error),
-    #[error("unknown scheme {0:?}; use a path, file://, http:// or https://")]
+    #[error("unknown scheme {0:?}; use a path, file://, http://, https:// or oci://")]
     Scheme(String),
     #[error("is not a valid address: {0}")]
     Address(String),
@@ -42,6 +42,8 @@ pub enum LoadReason {
     Timeout(Duration),
     #[error("is larger than {0} bytes, the limit for a program")]
     TooLarge(usize),
+    #[error("cannot be taken from its registry: {0}")]
+    Artifact(String),
     #[error("is empty, not WebAssembly")]
     Empty,
     #[error("is not WebAssembly: it starts with {0}; a .wasm file starts with \\0asm")]
@@ -130,6 +132,9 @@ impl CallError {
         // A refused allocation comes first: the trap that follows it is only the guest's way to give up.
         if let Some(exceeded) = meter.exceeded() {
             return Self::Limit(exceeded);
+        }
+        if let Some(exceeded) = error.downcast_ref::<Exceeded>() {
+            return Self::Limit(*exceeded);
         }
         if let Some(exit) = error.downcast_ref::<I32Exit>() {
             return Self::Exit(exit.0);

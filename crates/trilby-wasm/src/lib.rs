@@ -20,6 +20,7 @@ mod pool;
 mod program;
 mod source;
 mod ticker;
+mod turns;
 mod wasi;
 
 pub use command::{Capture, Command, Finished, Invocation};
@@ -27,8 +28,8 @@ pub use engine::{Allocator, Engine, Options};
 pub use error::{CallError, LoadError, LoadReason};
 pub use limits::{Exceeded, HostState, Limits, Meter};
 pub use pool::{Blueprint, Instance, Isolation, Pool, Stats};
-pub use program::{Kind, Program};
-pub use source::{FetchLimits, Source};
+pub use program::{Better, Kind, Program, Tiered};
+pub use source::{FetchLimits, Reference, Source};
 pub use wasi::{AllowedHosts, Directory, Grants, HostPattern, InvalidHost, LogSink, Logs, Stream};
 // The embedder links against these very versions; a second copy would not fit.
 pub use {wasmtime, wasmtime_wasi, wasmtime_wasi_http};

@@ -71,13 +71,20 @@ pub enum Exceeded {
     Memory { wanted: usize, limit: usize },
     /// One table: elements wanted, and `table_elements`.
     Table { wanted: usize, limit: usize },
+    /// Standard output of a command: the bytes that it may write.
+    Output { limit: usize },
 }
+
+impl std::error::Error for Exceeded {}
 
 impl fmt::Display for Exceeded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Memory { wanted, limit } => {
                 write!(f, "guest ran out of memory: it wanted {wanted} bytes and the limit is {limit} (memory_bytes)")
+            }
+            Self::Output { limit } => {
+                write!(f, "program wrote more than {limit} bytes, the limit, to its standard output")
             }
             Self::Table { wanted, limit } => {
                 write!(

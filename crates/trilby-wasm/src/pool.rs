@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout};
 use wasmtime::Store;
@@ -16,6 +16,7 @@ use crate::engine::Engine;
 use crate::error::CallError;
 use crate::lane::Habit;
 use crate::limits::{HostState, Limits};
+use crate::turns::Turns;
 
 /// How one instance of an app is made.
 pub trait Blueprint: Send + Sync + 'static {
@@ -78,8 +79,7 @@ struct Shared<B: Blueprint> {
     limits: Limits,
     isolation: Isolation,
     habit: Arc<Habit>,
-    turns: Arc<Semaphore>,
-    queued: AtomicU32,
+    turns: Turns,
     idle: Mutex<Idle<B>>,
     live: Arc<AtomicU32>,
     memory: Arc<AtomicUsize>,
@@ -96,7 +96,7 @@ struct Idle<B: Blueprint> {
 impl<B: Blueprint> Pool<B> {
     /// A pool without instances.
     pub fn new(engine: Engine, blueprint: B, limits: Limits, isolation: Isolation) -> Self {
-        let turns = Arc::new(Semaphore::new(limits.max_concurrency.max(1) as usize));
+        let turns = Turns::new(&limits);
         Self(Arc::new(Shared {
             engine,
             blueprint,
@@ -104,7 +104,6 @@ impl<B: Blueprint> Pool<B> {
             isolation,
             habit: Arc::default(),
             turns,
-            queued: AtomicU32::new(0),
             idle: Mutex::new(Idle { instances: Vec::new(), trimmer: None }),
             live: Arc::default(),
             memory: Arc::default(),
@@ -129,7 +128,7 @@ impl<B: Blueprint> Pool<B> {
     {
         let shared = self.0.clone();
         async move {
-            let turn = shared.turn().await?;
+            let turn = shared.turns.take().await?;
             shared.calls.fetch_add(1, Ordering::Relaxed);
             let limit = shared.limits.call_timeout;
             let call = Shared::run(shared, turn, job);
@@ -180,22 +179,6 @@ impl<B: Blueprint> fmt::Debug for Pool<B> {
 }
 
 impl<B: Blueprint> Shared<B> {
-    /// A turn to call: at once, or after waiting in a bounded queue.
-    async fn turn(&self) -> Result<OwnedSemaphorePermit, CallError> {
-        if let Ok(turn) = self.turns.clone().try_acquire_owned() {
-            return Ok(turn);
-        }
-        let running = self.limits.max_concurrency.max(1);
-        let queued = Queued::enter(&self.queued);
-        if queued.before >= self.limits.max_queue {
-            return Err(CallError::QueueFull { running, queued: queued.before });
-        }
-        match timeout(self.limits.max_wait, self.turns.clone().acquire_owned()).await {
-            Ok(turn) => Ok(turn.expect("nobody closes the semaphore")),
-            Err(_) => Err(CallError::Busy { running, waited: self.limits.max_wait }),
-        }
-    }
-
     async fn run<R, F>(self: Arc<Self>, turn: OwnedSemaphorePermit, job: F) -> Result<R, CallError>
     where
         R: Send + 'static,
@@ -312,23 +295,5 @@ impl<B: Blueprint> Guest<B> {
                 Err(error) => Err(CallError::new(error, store.data_mut().meter())),
             },
         }
-    }
-}
-
-/// A place in the queue, left when dropped.
-struct Queued<'a> {
-    queue: &'a AtomicU32,
-    before: u32,
-}
-
-impl<'a> Queued<'a> {
-    fn enter(queue: &'a AtomicU32) -> Self {
-        Self { queue, before: queue.fetch_add(1, Ordering::Relaxed) }
-    }
-}
-
-impl Drop for Queued<'_> {
-    fn drop(&mut self) {
-        self.queue.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -24,6 +24,10 @@ pub(crate) type Digest = [u8; 32];
 /// One program of an engine, filled by whoever loads it first.
 pub(crate) type Slot = OnceCell<Code>;
 
+/// Size from which a module takes so long to optimise that it is worth doing without at first. About 0.2 s.
+#[cfg(feature = "compiler")]
+const BASELINE_BYTES: usize = 1 << 20;
+
 const COMPONENT_VERSION: u16 = 13;
 const MODULE_VERSION: u16 = 1;
 
@@ -68,6 +72,22 @@ pub(crate) enum Code {
     Module(Module),
 }
 
+/// A program that can run, though better code of it may still be to come.
+#[derive(Debug)]
+pub struct Tiered {
+    /// What there is now.
+    pub program: Program,
+    /// The same with optimised code, if `program` has none.
+    pub better: Option<Better>,
+}
+
+/// Optimised code in the making: compiled while this is awaited.
+pub struct Better {
+    engine: Engine,
+    name: String,
+    wasm: Bytes,
+}
+
 /// A loaded program. Programs with the same content share their code within one engine.
 #[derive(Clone)]
 pub struct Program {
@@ -110,6 +130,14 @@ impl Program {
         match self.code() {
             Code::Module(module) => Ok(module),
             Code::Component(_) => Err(self.is_not(Kind::Module)),
+        }
+    }
+
+    /// The wasmtime engine that its code is for.
+    pub(crate) fn wasmtime(&self) -> &wasmtime::Engine {
+        match self.code() {
+            Code::Component(component) => component.engine(),
+            Code::Module(module) => module.engine(),
         }
     }
 
@@ -170,6 +198,50 @@ impl Engine {
         compile().map_err(|reason: LoadReason| reason.of(name))
     }
 
+    /// As [`load`](Self::load), but sooner: a big module that no cache holds is first compiled to baseline code, several
+    /// times faster, which runs several times slower. [`Better`] is then what makes up for it.
+    pub async fn load_tiered(&self, source: &Source) -> Result<Tiered, LoadError> {
+        #[cfg(feature = "compiler")]
+        if !matches!(source, Source::File(path) if starts_compiled(path)) {
+            let name = source.to_string();
+            let wasm = match source.fetch(&FetchLimits::default()).await {
+                Ok(wasm) => wasm,
+                Err(reason) => return Err(reason.of(name)),
+            };
+            return Ok(match self.baseline(&wasm).await {
+                Some(slot) => Tiered {
+                    program: self.program(name.clone(), Ok(slot))?,
+                    better: Some(Better { engine: self.clone(), name, wasm }),
+                },
+                None => Tiered { program: self.program(name, self.fill(wasm).await)?, better: None },
+            });
+        }
+        Ok(Tiered { program: self.load(source).await?, better: None })
+    }
+
+    /// Baseline code of a module, if optimised code would take long: not if it is small or there already.
+    #[cfg(feature = "compiler")]
+    async fn baseline(&self, wasm: &Bytes) -> Option<Arc<Slot>> {
+        if wasm.len() < BASELINE_BYTES || identify(wasm).ok()? != Kind::Module {
+            return None;
+        }
+        let (engine, wasm) = (self.clone(), wasm.clone());
+        let compile = move || {
+            let digest = Sha256::digest(&wasm).into();
+            let started = engine.start()?;
+            let is_there =
+                engine.slot(digest).initialized() || started.cache.as_ref().is_some_and(|cache| cache.has(&digest));
+            if is_there {
+                return Ok(None);
+            }
+            let module = started.baseline().map(|baseline| Module::from_binary(baseline, &wasm)).transpose();
+            // Optimised code may do what baseline code cannot, or say better what is wrong.
+            Ok(module.unwrap_or_default())
+        };
+        let module = blocking(compile).await.ok()??;
+        Some(Arc::new(Slot::new_with(Some(Code::Module(module)))))
+    }
+
     fn program(&self, name: String, loaded: Result<Arc<Slot>, LoadReason>) -> Result<Program, LoadError> {
         match loaded {
             Ok(slot) => Ok(Program { name: name.into(), slot }),
@@ -194,6 +266,24 @@ impl Engine {
         let engine = self.clone();
         slot.get_or_try_init(|| blocking(move || map(engine.start()?, &seal, &path))).await?;
         Ok(slot)
+    }
+}
+
+impl Better {
+    /// Compiles it. What is done stays in the cache, whoever awaits this.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` if optimised code cannot be made of it; the baseline code runs on.
+    pub async fn load(self) -> Result<Program, LoadError> {
+        let Self { engine, name, wasm } = self;
+        engine.load_bytes(&name, wasm).await
+    }
+}
+
+impl fmt::Debug for Better {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Better").field("name", &self.name).finish_non_exhaustive()
     }
 }
 

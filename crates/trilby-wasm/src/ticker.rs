@@ -1,6 +1,9 @@
 //! The clock that interrupts guests: one thread per engine, at rest when no guest runs.
+//!
+//! An engine may have a second wasmtime engine, for baseline code; it ticks with the first.
 
 use std::sync::Arc;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -27,6 +30,7 @@ struct Shared {
     touched: AtomicBool,
     resting: AtomicBool,
     stop: AtomicBool,
+    second: OnceLock<wasmtime::Engine>,
 }
 
 impl Ticker {
@@ -37,6 +41,12 @@ impl Ticker {
             move || shared.run(&engine)
         })?;
         Ok(Self { shared, thread: Some(thread) })
+    }
+
+    /// Ticks for a second engine too. Later calls change nothing.
+    #[cfg(feature = "compiler")]
+    pub(crate) fn add(&self, engine: wasmtime::Engine) {
+        let _ = self.shared.second.set(engine);
     }
 
     /// The count of ticks so far, for those who measure turns.
@@ -96,6 +106,9 @@ impl Shared {
         thread::sleep(TICK);
         self.ticks.fetch_add(1, Ordering::Relaxed);
         engine.increment_epoch();
+        if let Some(second) = self.second.get() {
+            second.increment_epoch();
+        }
     }
 
     fn rest(&self) {

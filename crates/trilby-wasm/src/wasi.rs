@@ -1,5 +1,6 @@
 //! The base of WASI that every guest gets: clocks, random numbers, output that becomes log lines, and what was granted.
 
+mod deterministic;
 mod hosts;
 mod logs;
 mod output;
@@ -24,6 +25,8 @@ pub struct Grants {
     pub dirs: Vec<Directory>,
     /// Hosts it may connect to, by HTTP and by sockets.
     pub hosts: Arc<AllowedHosts>,
+    /// Whether clocks move only when they are read, and random numbers are always the same. Default false.
+    pub deterministic: bool,
 }
 
 /// A folder of this machine that a guest may use.
@@ -62,6 +65,9 @@ impl Grants {
             builder
                 .preopened_dir(&dir.host, &dir.guest, perms)
                 .map_err(|error| error.context(format!("cannot open the granted folder {}", dir.host.display())))?;
+        }
+        if self.deterministic {
+            deterministic::apply(&mut builder);
         }
         if !self.hosts.is_empty() {
             let hosts = self.hosts.clone();

@@ -128,6 +128,64 @@ async fn endless_output_is_cut() {
     assert_eq!((&finished.stdout[..], finished.is_cut), (&b"hello\nhell"[..], true));
 }
 
+#[tokio::test]
+async fn too_much_output_can_end_a_program() {
+    let limits = Limits { call_timeout: Duration::from_secs(30), ..Limits::default() };
+    for start in [HELLO_FOREVER, &HELLO.repeat(2)] {
+        let command = command(&engine(), &module(start), limits.clone()).await;
+        let error = command.run(Invocation { capture: Capture::AtMost(10), ..Invocation::default() }).await;
+        assert!(matches!(error, Err(CallError::Limit(Exceeded::Output { limit: 10 }))), "{error:?}");
+    }
+    let finished = run(HELLO, Invocation { capture: Capture::AtMost(6), ..Invocation::default() }).await;
+    assert_eq!(finished.expect("fits").stdout, "hello\n");
+}
+
+#[tokio::test]
+async fn runs_beyond_the_limit_wait_their_turn() {
+    let limits = Limits {
+        max_concurrency: 1,
+        max_queue: 1,
+        max_wait: Duration::from_millis(50),
+        call_timeout: Duration::from_secs(1),
+        ..Limits::default()
+    };
+    let spin = command(&engine(), &module("(loop (br 0))"), limits).await;
+    let run = || spin.run(Invocation::default());
+    let (spun, waited, refused) = tokio::join!(run(), run(), run());
+    assert!(matches!(spun, Err(CallError::Deadline(_))), "{spun:?}");
+    assert!(matches!(waited, Err(CallError::Busy { running: 1, .. })), "{waited:?}");
+    assert!(matches!(refused, Err(CallError::QueueFull { running: 1, queued: 1 })), "{refused:?}");
+}
+
+/// Writes the wall clock, the monotonic clock and eight random bytes.
+const MEASURE: &str = r#"(module
+    (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+    (import "wasi_snapshot_preview1" "clock_time_get" (func $clock (param i32 i64 i32) (result i32)))
+    (import "wasi_snapshot_preview1" "random_get" (func $random (param i32 i32) (result i32)))
+    (memory (export "memory") 1)
+    (data (i32.const 0) "\68\00\00\00\18\00\00\00")
+    (func (export "_start")
+      (drop (call $clock (i32.const 0) (i64.const 0) (i32.const 104)))
+      (drop (call $clock (i32.const 1) (i64.const 0) (i32.const 112)))
+      (drop (call $random (i32.const 120) (i32.const 8)))
+      (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 16)))))"#;
+
+#[tokio::test]
+async fn nothing_can_be_measured_in_a_deterministic_world() {
+    let command = command(&engine(), MEASURE, Limits::default()).await;
+    let grants = Grants { deterministic: true, ..Grants::default() };
+    let mut seen = Vec::new();
+    for _ in 0..2 {
+        let invocation = Invocation { grants: grants.clone(), ..Invocation::default() };
+        seen.push(command.run(invocation).await.expect("runs").stdout);
+    }
+    let wall = u64::from_le_bytes(seen[0][..8].try_into().expect("eight bytes"));
+    assert_eq!(wall % 1_000_000_000, 0, "the clock starts at a whole second");
+    assert_eq!(seen[0][8..], seen[1][8..], "each run sees the same");
+    let open = command.run(Invocation::default()).await.expect("runs").stdout;
+    assert_ne!(open[16..], seen[0][16..], "random numbers are random");
+}
+
 #[derive(Clone, Default)]
 struct Collect(Arc<Mutex<Vec<(Stream, String)>>>);
 

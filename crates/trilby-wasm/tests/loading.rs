@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -175,7 +176,7 @@ async fn the_same_program_is_compiled_once() {
 }
 
 /// Answers each path with what `answer` says, one request a connection.
-async fn server(answer: impl Fn(&str) -> Vec<u8> + Send + 'static) -> String {
+async fn server(answer: impl Fn(&str, &str) -> Vec<u8> + Send + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = format!("http://{}", listener.local_addr().expect("bound"));
     tokio::spawn(async move {
@@ -183,7 +184,7 @@ async fn server(answer: impl Fn(&str) -> Vec<u8> + Send + 'static) -> String {
             let mut request = vec![0; 4096];
             let len = connection.read(&mut request).await.unwrap_or(0);
             let request = String::from_utf8_lossy(&request[..len]);
-            let answer = answer(request.split(' ').nth(1).unwrap_or_default());
+            let answer = answer(request.split(' ').nth(1).unwrap_or_default(), &request);
             // A client that has seen enough hangs up, which is no failure here.
             let _ = connection.write_all(&answer).await;
         }
@@ -203,7 +204,7 @@ fn moved(to: &str) -> Vec<u8> {
 #[tokio::test]
 async fn programs_are_fetched_from_addresses() {
     let compiled = Engine::new(Options::default()).precompile("guest", &wasm()).expect("compiles");
-    let address = server(move |path| match path {
+    let address = server(move |path, _| match path {
         "/guest.wasm" => ok(&wasm()),
         "/moved" => moved("guest.wasm"),
         "/circle" => moved("/circle"),
@@ -225,6 +226,52 @@ async fn programs_are_fetched_from_addresses() {
 
     let small = FetchLimits { bytes: 10, ..FetchLimits::default() };
     assert!(matches!(at("/guest.wasm").fetch(&small).await, Err(LoadReason::TooLarge(10))));
+}
+
+/// A registry of `tool:1`, an index of several manifests, which asks for a token; `name` is in the digest of its layer.
+async fn registry(layer: Vec<u8>, digest_of: Vec<u8>) -> String {
+    let digest = |content: &[u8]| format!("sha256:{}", hex::encode(Sha256::digest(content)));
+    let layer_digest = digest(&digest_of);
+    let manifest = format!(
+        r#"{{"layers":[{{"mediaType":"text/plain","digest":"sha256:0"}},
+            {{"mediaType":"application/wasm","digest":"{layer_digest}"}}]}}"#
+    );
+    let manifest_digest = digest(manifest.as_bytes());
+    let index = format!(
+        r#"{{"manifests":[{{"digest":"sha256:0"}},
+            {{"digest":"{manifest_digest}","platform":{{"architecture":"wasm","os":"wasip1"}}}}]}}"#
+    );
+    let address = server(move |path, request| {
+        let host = request.lines().find_map(|line| line.strip_prefix("host: ")).expect("a host");
+        let is_known = request.contains("authorization: Bearer secret");
+        match path {
+            "/token?service=here&scope=repository:tool:pull" => ok(br#"{"token":"secret"}"#),
+            _ if !is_known => format!(
+                "HTTP/1.1 401 Unauthorized\r\nwww-authenticate: Bearer realm=\"http://{host}/token\",\
+                 service=\"here\",scope=\"repository:tool:pull\"\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+            )
+            .into(),
+            "/v2/tool/manifests/1" => ok(index.as_bytes()),
+            path if path.ends_with(&manifest_digest) => ok(manifest.as_bytes()),
+            path if path.ends_with(&layer_digest) => ok(&layer),
+            _ => b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n".to_vec(),
+        }
+    });
+    address.await.replace("http://", "oci://")
+}
+
+#[tokio::test]
+async fn programs_are_fetched_from_registries() {
+    let engine = Engine::new(Options::default());
+    let address = registry(wasm(), wasm()).await;
+    let at = |name: &str| Source::parse(&format!("{address}/{name}")).expect("a reference");
+    let program = engine.load(&at("tool:1")).await.expect("loads");
+    assert_eq!((program.kind(), program.name()), (Kind::Component, &*format!("{address}/tool:1")));
+    assert!(matches!(reason(&engine, &at("tool:2")).await, LoadReason::Status(_)));
+
+    let address = registry(b"forged".to_vec(), wasm()).await;
+    let forged = reason(&engine, &Source::parse(&format!("{address}/tool:1")).expect("a reference")).await;
+    assert!(forged.to_string().contains("what was sent is not what sha256:"), "{forged}");
 }
 
 #[tokio::test]

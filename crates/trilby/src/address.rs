@@ -2,7 +2,11 @@
 
 use std::{fmt, io, net::SocketAddr, path::PathBuf};
 
-use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio::net::{TcpListener, TcpSocket, UnixListener, UnixStream};
+
+/// Connections that may wait to be accepted, so that a crowd is not turned away; the system may allow fewer. Go takes
+/// what the system allows, which is mostly this.
+const BACKLOG: u32 = 4096;
 
 /// A TCP address or the path of a Unix socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,7 +47,7 @@ pub(crate) enum Bound {
 impl Bound {
     pub(crate) async fn bind(address: &Address) -> io::Result<Self> {
         match address {
-            Address::Tcp(address) => TcpListener::bind(address).await.map(Self::Tcp),
+            Address::Tcp(address) => listen(*address).map(Self::Tcp),
             Address::Unix(path) => {
                 // A process that was killed leaves its file behind, and nobody answers there.
                 if UnixStream::connect(path).await.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
@@ -64,6 +68,14 @@ impl Bound {
     }
 }
 
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // As `TcpListener::bind` does: an address is free again as soon as its server has ended.
+    socket.set_reuseaddr(cfg!(unix))?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
 /// The file of a Unix socket. Its owner removes it.
 pub(crate) struct SocketFile(PathBuf);
 
@@ -77,7 +89,23 @@ impl Drop for SocketFile {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use tokio::{net::TcpStream, time::timeout};
+
     use super::*;
+
+    #[tokio::test]
+    async fn a_crowd_may_wait_to_be_accepted() {
+        let bound = Bound::bind(&Address::Tcp(([127, 0, 0, 1], 0).into())).await.expect("a free port");
+        let Ok(Address::Tcp(address)) = bound.address() else { unreachable!("a TCP address") };
+        let mut crowd = Vec::new();
+        // More than the 128 that are the default elsewhere, and fewer than any system allows.
+        while crowd.len() < 300 {
+            let connecting = timeout(Duration::from_secs(5), TcpStream::connect(address));
+            crowd.push(connecting.await.expect("there is room").expect("it listens"));
+        }
+    }
 
     #[tokio::test]
     async fn a_socket_file_is_replaced_only_if_nobody_answers_there() {

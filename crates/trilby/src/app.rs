@@ -4,10 +4,13 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use trilby_component::ErrorKind;
-use trilby_core::{AppChannel, ChannelError, Ctx, Identity, Request, Response, app};
+use trilby_core::{
+    AppChannel, ChannelError, Ctx, Identity, Request, Response, app,
+    pubsub::{Event, Outcome},
+};
 use trilby_runtime::{Configuration, configuration::WasmSettings};
 
-use crate::{Address, doors::Listener};
+use crate::{Address, HealthCheck, doors::Listener, handlers::Handler};
 
 /// Bounds and rules of an app's doors. The defaults are daprd's.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,6 +66,10 @@ pub struct AppSpec {
     pub(crate) doors: DoorSettings,
     pub(crate) wasm: WasmSettings,
     pub(crate) listeners: Vec<(Listener, Address)>,
+    pub(crate) handlers: Vec<Handler>,
+    pub(crate) health_check: Option<HealthCheck>,
+    pub(crate) asks_subscriptions: bool,
+    pub(crate) binding_probe_timeout: Option<Duration>,
 }
 
 impl AppSpec {
@@ -74,6 +81,10 @@ impl AppSpec {
             doors: DoorSettings::default(),
             wasm: WasmSettings::default(),
             listeners: Vec::new(),
+            handlers: Vec::new(),
+            health_check: None,
+            asks_subscriptions: true,
+            binding_probe_timeout: None,
         }
     }
 
@@ -139,6 +150,42 @@ impl AppSpec {
     #[must_use]
     pub fn wasm_settings(mut self, settings: WasmSettings) -> Self {
         self.wasm = settings;
+        self
+    }
+
+    /// Handles the events of a topic with an async function, beside whatever else the app is. A panic or an end of the
+    /// runtime before it answers leaves the event to the broker. May be said more than once, for different topics.
+    #[must_use]
+    pub fn subscribe<F, Fut>(mut self, pubsub: impl Into<String>, topic: impl Into<String>, handler: F) -> Self
+    where
+        F: Fn(Event) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Outcome> + Send + 'static,
+    {
+        self.handlers.push(Handler::new(pubsub.into(), topic.into(), handler));
+        self
+    }
+
+    /// Asks the app whether it is healthy, and gives it nothing while it is not. Default: an app that can be reached is
+    /// taken for healthy. Dapr's `--enable-app-health-check`.
+    #[must_use]
+    pub fn health_check(mut self, check: HealthCheck) -> Self {
+        self.health_check = Some(check);
+        self
+    }
+
+    /// Whether the app itself is asked what it subscribes to. Default true; off is Dapr's `--disable-init-endpoints
+    /// subscribe`.
+    #[must_use]
+    pub fn ask_subscriptions(mut self, asks: bool) -> Self {
+        self.asks_subscriptions = asks;
+        self
+    }
+
+    /// Longest time that the app is asked whether it wants the events of a binding. Default 3 s; Dapr's
+    /// `--app-binding-options-timeout`.
+    #[must_use]
+    pub fn binding_probe_timeout(mut self, limit: Duration) -> Self {
+        self.binding_probe_timeout = Some(limit);
         self
     }
 

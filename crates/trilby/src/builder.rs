@@ -24,12 +24,12 @@ enum ConfigurationSource {
 /// What a runtime is to be made of. See [`Trilby::builder`].
 #[must_use]
 pub struct Builder {
-    pub(crate) catalog: Catalog,
+    pub(crate) catalog: Option<Catalog>,
     pub(crate) env: Env,
     pub(crate) version: String,
     pub(crate) apps: Vec<AppSpec>,
     #[cfg(feature = "wasm")]
-    pub(crate) engine: Option<trilby_wasm::Engine>,
+    pub(crate) engine: trilby_wasm::Engine,
     resources: Vec<ResourceSource>,
     configuration: Vec<ConfigurationSource>,
     embedded: Option<Embedded>,
@@ -39,15 +39,12 @@ pub struct Builder {
 impl Default for Builder {
     fn default() -> Self {
         Self {
-            #[cfg(feature = "components")]
-            catalog: trilby_components::builtins(),
-            #[cfg(not(feature = "components"))]
-            catalog: Catalog::new(),
+            catalog: None,
             env: Env::default(),
             version: VERSION.to_owned(),
             apps: Vec::new(),
             #[cfg(feature = "wasm")]
-            engine: None,
+            engine: trilby_wasm::Engine::default(),
             resources: Vec::new(),
             configuration: Vec::new(),
             embedded: None,
@@ -59,7 +56,7 @@ impl Default for Builder {
 impl Builder {
     /// The component types that there are. Default: every built-in one of this build.
     pub fn catalog(mut self, catalog: Catalog) -> Self {
-        self.catalog = catalog;
+        self.catalog = Some(catalog);
         self
     }
 
@@ -124,10 +121,10 @@ impl Builder {
         self
     }
 
-    /// Runs Wasm apps in this engine, which other runtimes may share. Default: one of its own, without a cache.
+    /// Runs Wasm apps, and components that run programs, in this engine, which other runtimes may share. Default: one of its own, without a cache.
     #[cfg(feature = "wasm")]
     pub fn engine(mut self, engine: trilby_wasm::Engine) -> Self {
-        self.engine = Some(engine);
+        self.engine = engine;
         self
     }
 
@@ -145,6 +142,19 @@ impl Builder {
     /// The first thing that is wrong. What was opened before it is closed again.
     pub async fn start(self) -> Result<Trilby, Error> {
         start::start(self).await
+    }
+
+    /// The component types that there are.
+    pub(crate) fn take_catalog(&mut self) -> Catalog {
+        self.catalog.take().unwrap_or_else(|| {
+            #[cfg(feature = "components")]
+            return trilby_components::builtins_with(&trilby_components::Host {
+                #[cfg(feature = "wasm")]
+                engine: self.engine.clone(),
+            });
+            #[cfg(not(feature = "components"))]
+            Catalog::new()
+        })
     }
 
     pub(crate) fn read_resources(&mut self) -> Result<Resources, Error> {

@@ -10,9 +10,12 @@ use trilby_runtime::Resources;
 
 use crate::Error;
 
-/// A state store `statestore` in `state.db` and a secret store `secretstore` over `secrets.json`, both in one directory.
+/// A state store `statestore` in `state.db`, a broker `pubsub` and a lock store `lockstore` in memory, a secret store
+/// `secretstore` over `secrets.json` and a configuration store `configstore` over `configuration.json`, all files in one
+/// directory.
 ///
-/// The state store is the one for actors too. The secrets are one JSON object of names and values, read once at start.
+/// The state store is the one for actors too. Secrets and configuration are one JSON object each of names and values;
+/// secrets are read once at start, configuration whenever the file changes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Embedded {
     /// Where the files are; made if it is not there.
@@ -35,14 +38,16 @@ impl Embedded {
         fs::create_dir_all(&self.dir).map_err(|source| failed(&self.dir, source))?;
         // Absolute, so that it still leads there when the program changes its directory.
         let dir = fs::canonicalize(&self.dir).map_err(|source| failed(&self.dir, source))?;
-        let secrets = dir.join("secrets.json");
-        create_secrets(&secrets).map_err(|source| failed(&secrets, source))?;
-        Ok(resources(&dir.join("state.db"), &secrets))
+        let (secrets, configuration) = (dir.join("secrets.json"), dir.join("configuration.json"));
+        for path in [&secrets, &configuration] {
+            create(path).map_err(|source| failed(path, source))?;
+        }
+        Ok(resources(&dir.join("state.db"), &secrets, &configuration))
     }
 }
 
-/// Writes an empty set of secrets, for its owner's eyes, unless there is one.
-fn create_secrets(path: &Path) -> io::Result<()> {
+/// Writes an empty object, for its owner's eyes, unless there is a file.
+fn create(path: &Path) -> io::Result<()> {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
     #[cfg(unix)]
@@ -54,10 +59,29 @@ fn create_secrets(path: &Path) -> io::Result<()> {
     }
 }
 
-fn resources(state: &Path, secrets: &Path) -> String {
-    let (state, secrets) = (quoted(state), quoted(secrets));
+fn resources(state: &Path, secrets: &Path, configuration: &Path) -> String {
+    let (state, secrets, configuration) = (quoted(state), quoted(secrets), quoted(configuration));
     format!(
         "apiVersion: dapr.io/v1alpha1
+kind: Component
+metadata: {{name: configstore}}
+spec:
+  type: configuration.local.file
+  version: v1
+  metadata:
+  - {{name: path, value: {configuration}}}
+---
+apiVersion: dapr.io/v1alpha1
+kind: Component
+metadata: {{name: lockstore}}
+spec: {{type: lock.in-memory, version: v1}}
+---
+apiVersion: dapr.io/v1alpha1
+kind: Component
+metadata: {{name: pubsub}}
+spec: {{type: pubsub.in-memory, version: v1}}
+---
+apiVersion: dapr.io/v1alpha1
 kind: Component
 metadata: {{name: secretstore}}
 spec:

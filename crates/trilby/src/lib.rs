@@ -45,8 +45,11 @@ mod channel;
 mod doors;
 mod embedded;
 mod error;
+mod guard;
 #[cfg(feature = "wasm")]
 mod guest;
+mod handlers;
+mod health;
 mod start;
 mod trilby;
 
@@ -56,6 +59,7 @@ pub use builder::Builder;
 pub use doors::Listener;
 pub use embedded::Embedded;
 pub use error::Error;
+pub use health::HealthCheck;
 pub use trilby::{Stop, Trilby};
 
 pub use http;

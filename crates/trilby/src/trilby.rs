@@ -1,14 +1,19 @@
 //! A runtime that runs.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
+use std::{collections::BTreeMap, future::pending, net::SocketAddr, sync::Arc, time::Duration};
 
-use tokio::task::JoinSet;
+use futures_util::{
+    FutureExt as _,
+    future::{join_all, select_all},
+};
+use tokio::{task::JoinSet, time::timeout};
 use trilby_core::{Api, Code, Ctx, Error as ApiError, Request, Response, metrics::Metrics};
 use trilby_runtime::Runtime;
 
 use crate::{
     Address, Builder,
     doors::{Listener, StopSignal},
+    guard::Guard,
 };
 
 /// A runtime that runs: its apps can be called and call.
@@ -19,6 +24,8 @@ pub struct Trilby {
     pub(crate) apps: BTreeMap<String, Running>,
     /// Doors and whatever else runs for itself; ended by `stop`.
     pub(crate) tasks: JoinSet<()>,
+    /// What waits for apps, and asks for their health.
+    pub(crate) watchers: JoinSet<()>,
     pub(crate) stop: StopSignal,
 }
 
@@ -26,6 +33,8 @@ pub struct Trilby {
 pub(crate) struct Running {
     pub(crate) api: Api,
     pub(crate) addresses: Vec<(Listener, Address)>,
+    pub(crate) guard: Option<Arc<Guard>>,
+    pub(crate) drain_timeout: Duration,
     #[cfg(feature = "wasm")]
     pub(crate) guest: Option<trilby_door_wasm::WasmApp>,
 }
@@ -131,12 +140,25 @@ impl Trilby {
         self.stop.asked().await
     }
 
-    /// Closes the doors, lets calls through them finish within their drain timeout, and releases the components.
+    /// Goes on serving, without events that come by themselves, for `duration` or until an app is unhealthy: for who is
+    /// about to shut down and gives others time to notice. Dapr's `--dapr-block-shutdown-duration`.
+    pub async fn linger(&self, duration: Duration) {
+        self.close_ways_in().await;
+        let guards = self.apps.values().filter_map(|app| app.guard.as_deref());
+        // Whose health nobody asks for is never unwell.
+        let unwell = guards.map(|guard| guard.unhealthy().boxed()).chain([pending().boxed()]);
+        let _ = timeout(duration, select_all(unwell)).await;
+    }
+
+    /// Ends what comes to the apps by itself, lets calls and deliveries finish within their drain timeout, closes the
+    /// doors, and releases the components. What is not settled then is left to the brokers.
     pub async fn shutdown(mut self) {
         for app in self.apps.values() {
             app.api.health.set_ready(false);
             app.api.health.set_outbound_ready(false);
         }
+        self.watchers.shutdown().await;
+        self.close_ways_in().await;
         self.stop.stop();
         while let Some(ended) = self.tasks.join_next().await {
             if let Err(error) = ended {
@@ -148,5 +170,14 @@ impl Trilby {
         }
         drop(self.apps);
         self.runtime.close().await;
+    }
+
+    async fn close_ways_in(&self) {
+        let closing = self.apps.iter().map(|(app_id, app)| async move {
+            if timeout(app.drain_timeout, app.api.close()).await.is_err() {
+                tracing::warn!(app_id, "deliveries did not finish in time and are cut off");
+            }
+        });
+        join_all(closing).await;
     }
 }

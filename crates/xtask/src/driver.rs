@@ -1,5 +1,7 @@
 //! What `demo` and `bench` share: the guests and the programs are built, then another crate's binary drives them.
 
+use std::process::Command;
+
 use crate::{
     guests,
     process::{Result, run, step},
@@ -18,12 +20,9 @@ pub(crate) fn drive(workspace: &Workspace, profile: &str, name: &str, args: &[St
     let build = || run(workspace.cargo().args(["build", "--profile", profile, "--package", "drivers", "--bin", name]));
     step(&format!("build the {name}"), build)?;
     let driver = || {
-        let mut driver = workspace.cargo();
-        driver
-            .args(["run", "--quiet", "--release", "--package", "drivers", "--bin", name, "--", "--binaries"])
-            .arg(&binaries);
-        driver.arg("--guests").arg(workspace.wasm()).args(args);
-        let status = driver.status()?;
+        let mut driver = Command::new(binaries.join(name));
+        driver.arg("--binaries").arg(&binaries).arg("--guests").arg(workspace.wasm()).args(args);
+        let status = driver.current_dir(&workspace.root).status()?;
         if status.success() { Ok(()) } else { Err(format!("the {name} failed: {status}").into()) }
     };
     step(&format!("run the {name}"), driver)

@@ -36,8 +36,8 @@ pub(crate) const COMMAND: crate::Command = crate::Command {
 };
 
 const DETAILS: &str = "\
-Builds examples/orders and fixtures/guests for wasm32-wasip2, and fixtures/guests-js with componentize-qjs from npm;
-prints the path of each component, which bears the name of its package or folder.
+Builds the Rust guests of examples/ and fixtures/guests for wasm32-wasip2, and fixtures/guests-js with
+componentize-qjs from npm; prints the path of each component, which bears the name of its package or folder.
 
 A rustc that can do it is found or made: the one at hand, `rustup target add` (not with RUSTUP_AUTO_INSTALL=0), or
 Debian's, unpacked into a cache folder (RUST_WASM_DIR, else rust-wasm in XDG_CACHE_HOME or ~/.cache).
@@ -46,7 +46,7 @@ Options:
   --dir DIR   Where to put NAME.wasm [default: target/wasm]";
 
 /// Each is a cargo workspace whose members are guests.
-const WORKSPACES: &[&str] = &["examples/orders", "fixtures/guests"];
+const WORKSPACES: &[&str] = &["examples/orders", "examples/pipeline/enricher", "fixtures/guests"];
 
 /// Builds the guests written in Rust and copies each to `dir` under its package's name.
 ///

@@ -30,8 +30,15 @@ struct Command {
     run: fn(&Workspace, Args) -> Result<ExitCode>,
 }
 
-const COMMANDS: &[Command] =
-    &[demo::COMMAND, test::COMMAND, guests::COMMAND, services::COMMAND, tidy::COMMAND, bench::COMMAND];
+const COMMANDS: &[Command] = &[
+    demo::COMMAND,
+    test::COMMAND,
+    guests::COMMAND,
+    services::COMMAND,
+    services::server::COMMAND,
+    tidy::COMMAND,
+    bench::COMMAND,
+];
 
 fn main() -> ExitCode {
     let mut words = env::args().skip(1);

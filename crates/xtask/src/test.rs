@@ -1,6 +1,7 @@
 //! `cargo xtask test`: starts what the tests need, runs all of them and sums up, with what did not run and why.
 
 use std::{
+    env,
     io::{self, BufRead, BufReader, Write},
     process::{Command, ExitCode, ExitStatus},
     time::Instant,
@@ -11,22 +12,23 @@ use crate::{
     guests, js,
     process::{Result, run, step},
     report::Report,
-    services::{KINDS, Service},
+    services::{KINDS, Service, start_all},
     workspace::Workspace,
 };
 
 pub(crate) const COMMAND: crate::Command = crate::Command {
     name: "test",
     usage: "test [--require NAMES] [-p CRATE]... [-- FILTER]",
-    about: "Start Redis and PostgreSQL, run every test and sum up",
+    about: "Start databases and brokers, run every test and sum up",
     details: DETAILS,
     run: test,
 };
 
 const DETAILS: &str = "\
-Redis and PostgreSQL are installed where that can be done (apt as root), started on free ports with data of their own
-and stopped at the end. TRILBY_TEST_REDIS=HOST:PORT and TRILBY_TEST_POSTGRES=URL name some to use instead. Tests find
-guests in the folder that TRILBY_TEST_GUESTS names. What could not run is listed with the reason.
+Redis, PostgreSQL, RabbitMQ, Mosquitto, Kafka and NATS are installed where that can be done (apt as root), started on
+free ports with data of their own and stopped at the end. TRILBY_TEST_REDIS=HOST:PORT, TRILBY_TEST_POSTGRES=URL and so
+on, as `cargo xtask services` prints them, name some to use instead. Tests find guests in the folder that
+TRILBY_TEST_GUESTS names. What could not run is listed with the reason.
 
 Options:
   --require NAMES       Fail if one of these did not run: `all`, or names separated by commas; `redis` stands for
@@ -37,6 +39,8 @@ FILTER goes to the test programs.";
 
 /// Where tests look for guests.
 const GUESTS: &str = "TRILBY_TEST_GUESTS";
+/// Where tests find this program, whose `server` they stop and start.
+const XTASK: &str = "TRILBY_TEST_XTASK";
 
 fn test(workspace: &Workspace, mut args: Args) -> Result<ExitCode> {
     let require = Require::parse(args.option("--require")?.as_deref());
@@ -80,8 +84,9 @@ fn build_guests(workspace: &Workspace, report: &mut Report) {
 
 fn start_services(workspace: &Workspace, report: &mut Report) -> Vec<Service> {
     let mut running = Vec::new();
-    for kind in KINDS {
-        match kind.start(workspace) {
+    let kinds: Vec<_> = KINDS.iter().collect();
+    for (kind, service) in kinds.iter().zip(start_all(workspace, &kinds)) {
+        match service {
             Ok(service) => {
                 report.provided(format!("{}: {}", service.name, service.version));
                 running.push(service);
@@ -147,8 +152,12 @@ impl Cargo<'_> {
     fn test(&self) -> Command {
         let mut cargo = self.workspace.cargo();
         cargo.arg("test").env(GUESTS, self.workspace.wasm());
+        // Without it, the tests that stop a broker say that they did not run.
+        if let Ok(program) = env::current_exe() {
+            cargo.env(XTASK, program);
+        }
         for service in self.services {
-            cargo.env(service.variable, &service.address);
+            cargo.envs(service.addresses.iter().map(|(variable, address)| (variable, address)));
         }
         if self.packages.is_empty() {
             cargo.arg("--workspace");

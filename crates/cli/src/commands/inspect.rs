@@ -51,9 +51,12 @@ fn way_in(program: &Program, report: &Report) -> &'static str {
     match (report.entry, program.kind()) {
         (Some(Entry::Service), _) => "an app, called through trilby:dapr/service",
         (Some(Entry::Http | Entry::HttpAsync), _) => "an app, called by HTTP through wasi:http",
+        (None, _) if report.is_app() => "an app, which handles events and takes no calls",
         (None, _) if run::is_command(program) => "a command, which runs once",
         (None, Kind::Module) => "a core module that is no command; make it a component to run it as an app",
-        (None, Kind::Component) => "no app: it exports neither trilby:dapr/service nor a wasi:http handler",
+        (None, Kind::Component) => {
+            "no app: it exports no trilby:dapr/service, no wasi:http handler and no other handler"
+        }
     }
 }
 
@@ -62,6 +65,10 @@ fn as_text(program: &Program, report: &Report) -> String {
     text.push_str(&format!("  runs as  {}\n", way_in(program, report)));
     for unused in &report.unused_entries {
         text.push_str(&format!("           {} is exported too and not used\n", unused.interface()));
+    }
+    if !report.handlers.is_empty() {
+        let handlers = report.handlers.iter().map(|handler| handler.interface()).collect::<Vec<_>>();
+        text.push_str(&format!("  handles  {}\n", handlers.join(", ")));
     }
     let blocks = if report.blocks.is_empty() { "none".to_owned() } else { report.blocks.join(", ") };
     text.push_str(&format!("  blocks   {blocks}\n"));
@@ -101,6 +108,7 @@ fn as_json(program: &Program, report: &Report) -> Value {
         "kind": program.kind().to_string(),
         "entry": report.entry.map(Entry::interface),
         "unusedEntries": report.unused_entries.iter().map(|entry| entry.interface()).collect::<Vec<_>>(),
+        "handlers": report.handlers.iter().map(|handler| handler.interface()).collect::<Vec<_>>(),
         "blocks": report.blocks,
         "imports": side_as_json(&report.surface.imports),
         "exports": side_as_json(&report.surface.exports),

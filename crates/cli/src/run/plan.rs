@@ -5,11 +5,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use trilby::{Env, WasmSettings, runtime::quantity};
+use trilby::{Env, HealthCheck, WasmSettings, runtime::quantity};
 
 use super::settings::{Own, Shared};
 use crate::{
-    apps::{Protocol, Server},
+    apps::{HealthFlags, Protocol, Server},
     listen::Address,
 };
 
@@ -29,6 +29,8 @@ pub struct App {
     pub max_header_bytes: usize,
     /// What callers of the doors must send; `DAPR_API_TOKEN`.
     pub api_token: Option<String>,
+    /// Whether and how the app is asked for its health.
+    pub health_check: Option<HealthCheck>,
 }
 
 /// What answers when the app is called.
@@ -83,6 +85,14 @@ impl App {
             own.or_else(|| env.get(name)).map(str::to_owned)
         };
         let max_body_bytes = size("max-body-size", shared.max_body_size.as_deref())?.unwrap_or(MAX_BODY_BYTES);
+        let health = HealthFlags {
+            is_enabled: shared.enable_app_health_check,
+            path: shared.app_health_check_path.as_deref(),
+            interval_seconds: shared.app_health_probe_interval,
+            timeout_millis: shared.app_health_probe_timeout,
+            threshold: shared.app_health_threshold,
+        };
+        let health_check = health.check()?;
         let doors = doors(&own, &shared)?;
         let program = program(&own, &shared, &variables, max_body_bytes, variable("APP_API_TOKEN"))?;
         check_ports(&program, &doors)?;
@@ -99,6 +109,7 @@ impl App {
             max_body_bytes,
             max_header_bytes: size("read-buffer-size", shared.read_buffer_size.as_deref())?.unwrap_or(MAX_HEADER_BYTES),
             api_token: variable("DAPR_API_TOKEN"),
+            health_check,
         })
     }
 }

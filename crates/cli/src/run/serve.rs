@@ -136,6 +136,9 @@ async fn spec(app: &App, env: &Env) -> Result<AppSpec, String> {
         drain_timeout: GRACE,
         ..DoorSettings::default()
     });
+    if let Some(check) = &app.health_check {
+        spec = spec.health_check(check.clone());
+    }
     if let Program::Wasm { ingress: Some(address), .. } = &app.program {
         spec = spec.ingress(address.resolve().await?);
     }

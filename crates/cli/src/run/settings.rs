@@ -50,15 +50,20 @@ pub struct Shared {
     pub enable_profiling: bool,
     #[arg(long, hide = true)]
     pub enable_api_logging: bool,
-    #[arg(long, hide = true)]
+    /// Ask the app whether it is healthy, and call it only while it is
+    #[arg(long)]
     pub enable_app_health_check: bool,
-    #[arg(long, hide = true)]
+    /// Where an app with routes is asked for its health [default: /healthz]
+    #[arg(long, value_name = "PATH")]
     pub app_health_check_path: Option<String>,
-    #[arg(long, hide = true)]
+    /// Seconds from one question to the next [default: 5]
+    #[arg(long, value_name = "SECONDS")]
     pub app_health_probe_interval: Option<i64>,
-    #[arg(long, hide = true)]
+    /// Milliseconds that an answer may take [default: 500]
+    #[arg(long, value_name = "MILLISECONDS")]
     pub app_health_probe_timeout: Option<i64>,
-    #[arg(long, hide = true)]
+    /// Bad answers in a row after which the app is unhealthy [default: 3]
+    #[arg(long, value_name = "COUNT")]
     pub app_health_threshold: Option<i64>,
     #[arg(long, hide = true)]
     pub placement_host_address: Option<String>,
@@ -177,7 +182,6 @@ impl Shared {
         let asked = [
             (self.enable_profiling, "enable-profiling", "profiling"),
             (self.enable_api_logging, "enable-api-logging", "logging of API calls"),
-            (self.enable_app_health_check, "enable-app-health-check", "app health checks"),
             (is_set(&self.placement_host_address), "placement-host-address", "actors and workflows"),
             (is_set(&self.scheduler_host_address), "scheduler-host-address", "jobs and reminders"),
             (self.runtime_path.is_some(), "runtime-path", "a daprd beside it: the runtime is this program"),

@@ -69,7 +69,7 @@ pub fn is_command(program: &Program) -> bool {
     let exports = program.surface().exports;
     match program.kind() {
         Kind::Module => exports.functions.iter().any(|function| function.name == START),
-        Kind::Component => exports.interface(RUN).is_some() && Report::of(program, &Grants::default()).entry.is_none(),
+        Kind::Component => exports.interface(RUN).is_some() && !Report::of(program, &Grants::default()).is_app(),
     }
 }
 

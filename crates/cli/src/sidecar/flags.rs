@@ -71,16 +71,14 @@ pub(super) const ROWS: &[Row] = &[
     row("wait", Takes::Bool, "false", "Wait until the daprd on the HTTP port can be called, and exit"),
     row("mode", Takes::Text, "standalone", "standalone, or kubernetes")
         .is(Support::Missing("Kubernetes mode; resources are read from folders")),
-    row("enable-app-health-check", Takes::Bool, "false", "Probe the app")
-        .is(Support::Missing("app health checks; the app is taken for healthy")),
-    row("app-health-check-path", Takes::Text, "/healthz", "Path of the probe").is(Support::Ignored),
-    row("app-health-probe-interval", Takes::Int, "5", "Seconds between probes").is(Support::Ignored),
-    row("app-health-probe-timeout", Takes::Int, "500", "Milliseconds that a probe may take").is(Support::Ignored),
-    row("app-health-threshold", Takes::Int, "3", "Failed probes after which the app is unhealthy").is(Support::Ignored),
+    row("enable-app-health-check", Takes::Bool, "false", "Probe the app, and call it only while it is healthy"),
+    row("app-health-check-path", Takes::Text, "/healthz", "Path of the probe"),
+    row("app-health-probe-interval", Takes::Int, "5", "Seconds between probes"),
+    row("app-health-probe-timeout", Takes::Int, "500", "Milliseconds that a probe may take"),
+    row("app-health-threshold", Takes::Int, "3", "Failed probes after which the app is unhealthy"),
     row("enable-api-logging", Takes::Bool, "", "Log each call of the APIs")
         .is(Support::Missing("logging of API calls")),
-    row("dapr-block-shutdown-duration", Takes::Duration, "", "How long to go on serving when told to end")
-        .is(Support::Missing("blocking of the shutdown")),
+    row("dapr-block-shutdown-duration", Takes::Duration, "", "How long to go on serving when told to end"),
     row("enable-mtls", Takes::Bool, "false", "Encrypt what goes between daprds")
         .is(Support::Missing("calls between daprds, encrypted or not")),
     row("sentry-address", Takes::Text, "", "Address of the Sentry service").is(Support::Missing("mTLS")),
@@ -99,10 +97,8 @@ pub(super) const ROWS: &[Row] = &[
     row("actors-disseminate-timeout", Takes::Duration, "30s", "Longest round of placement").is(Support::Ignored),
     row("dapr-internal-grpc-port", Takes::Text, "", "Port for other daprds").is(Support::Ignored),
     row("dapr-internal-grpc-listen-address", Takes::Text, "", "Address for other daprds").is(Support::Ignored),
-    row("disable-init-endpoints", Takes::List, "", "What the app is not asked at start: config, subscribe")
-        .is(Support::Ignored),
-    row("app-binding-options-timeout", Takes::Duration, "3s", "How long the app is asked for its bindings")
-        .is(Support::Ignored),
+    row("disable-init-endpoints", Takes::List, "", "What the app is not asked at start: config, subscribe"),
+    row("app-binding-options-timeout", Takes::Duration, "3s", "How long the app is asked for its bindings"),
     row("hot-reload-reconcile-interval", Takes::Duration, "0", "How often resource files are read again")
         .is(Support::Ignored),
     row("disable-builtin-k8s-secret-store", Takes::Bool, "false", "Do without Kubernetes' own secrets")

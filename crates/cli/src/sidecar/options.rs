@@ -2,10 +2,10 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use trilby::{Env, runtime::quantity};
+use trilby::{Env, HealthCheck, runtime::quantity};
 
 use crate::{
-    apps::{Protocol, Server},
+    apps::{HealthFlags, Protocol, Server},
     go_flags::Given,
     listen::Address,
     log::{self, Level},
@@ -34,6 +34,13 @@ pub(super) struct Options {
     /// `DAPR_API_TOKEN`.
     pub api_token: Option<String>,
     pub grace: Duration,
+    /// Whether and how the app is asked for its health.
+    pub health_check: Option<HealthCheck>,
+    /// Whether the app is asked what it subscribes to.
+    pub asks_subscriptions: bool,
+    pub binding_probe_timeout: Option<Duration>,
+    /// How long to go on serving when told to end.
+    pub block_shutdown: Option<Duration>,
     pub log: log::Options,
 }
 
@@ -97,6 +104,10 @@ impl Options {
                     .and_then(|n| u64::try_from(n).ok())
                     .unwrap_or(GRACE_SECONDS),
             ),
+            health_check: health_check(given)?,
+            asks_subscriptions: !given.list("disable-init-endpoints").iter().any(|name| name == "subscribe"),
+            binding_probe_timeout: duration(given, "app-binding-options-timeout")?,
+            block_shutdown: duration(given, "dapr-block-shutdown-duration")?,
             app_id,
             log,
         };
@@ -160,6 +171,26 @@ fn app(given: &Given, env: &Env, max_body_bytes: usize) -> Result<Option<Server>
         api_token: env.get("APP_API_TOKEN").map(str::to_owned),
         max_body_bytes,
     }))
+}
+
+fn health_check(given: &Given) -> Result<Option<HealthCheck>, String> {
+    let flags = HealthFlags {
+        is_enabled: given.bool("enable-app-health-check") == Some(true),
+        path: given.text("app-health-check-path"),
+        interval_seconds: given.int("app-health-probe-interval"),
+        timeout_millis: given.int("app-health-probe-timeout"),
+        threshold: given.int("app-health-threshold"),
+    };
+    flags.check()
+}
+
+/// A duration that is more than none.
+fn duration(given: &Given, flag: &str) -> Result<Option<Duration>, String> {
+    let Some(text) = given.text(flag).filter(|text| !text.is_empty()) else { return Ok(None) };
+    let parsed = trilby::component::properties::duration::parse(text);
+    let parsed =
+        parsed.ok_or_else(|| format!("invalid value for '{flag}' option: {text:?} is no duration such as 3s"))?;
+    Ok(Some(parsed).filter(|duration| !duration.is_zero()))
 }
 
 fn resources(given: &Given) -> Vec<PathBuf> {
@@ -236,6 +267,22 @@ mod tests {
         assert_eq!((options.app, options.public, options.socket_folder, options.api_token), (None, None, None, None));
         assert_eq!(options.grace, Duration::from_secs(5));
         assert!(options.h2c);
+    }
+
+    #[test]
+    fn an_app_is_looked_after_as_the_flags_say() {
+        let options = read("").expect("valid");
+        assert_eq!((options.health_check, options.asks_subscriptions), (None, true));
+        assert_eq!((options.binding_probe_timeout, options.block_shutdown), (None, None));
+        let options = read(
+            "--enable-app-health-check --app-health-check-path ok --app-health-threshold 1 --disable-init-endpoints \
+             config,subscribe --app-binding-options-timeout 100ms --dapr-block-shutdown-duration 1m",
+        );
+        let options = options.expect("valid");
+        let check = HealthCheck { path: "/ok".into(), threshold: 1, ..HealthCheck::default() };
+        assert_eq!((options.health_check, options.asks_subscriptions), (Some(check), false));
+        assert_eq!(options.binding_probe_timeout, Some(Duration::from_millis(100)));
+        assert_eq!(options.block_shutdown, Some(Duration::from_secs(60)));
     }
 
     #[test]

@@ -13,6 +13,7 @@ use crate::{
     apps::Server,
     listen::explain,
     metrics::Metrics,
+    run::engine,
     signals::{Signals, Wanted},
 };
 
@@ -71,9 +72,16 @@ pub(super) async fn serve(options: &Options, env: &Env, signals: &mut Signals) -
         wanted = signals.next() => announce(wanted),
         never = serve_metrics => match never {},
     };
-    tracing::info!("Dapr is shutting down");
+    let ending = async {
+        if let Some(duration) = options.block_shutdown {
+            tracing::info!("Blocking graceful shutdown for {duration:?} or until app reports unhealthy...");
+            trilby.linger(duration).await;
+        }
+        tracing::info!("Dapr is shutting down");
+        trilby.shutdown().await;
+    };
     select! {
-        () = trilby.shutdown() => Ok(ended),
+        () = ending => Ok(ended),
         () = signals.end() => {
             tracing::warn!("told twice to end: what is under way is cut off");
             Ok(Ended::ByForce)
@@ -83,7 +91,7 @@ pub(super) async fn serve(options: &Options, env: &Env, signals: &mut Signals) -
 
 async fn builder(options: &Options, env: &Env) -> Result<Builder, String> {
     // A daprd skips what it cannot read, and says so.
-    let mut builder = Trilby::builder().env(env.clone()).strict(false);
+    let mut builder = Trilby::builder().engine(engine(None, env)).env(env.clone()).strict(false);
     for folder in &options.resources {
         builder = builder.resources_dir(folder);
     }
@@ -104,6 +112,13 @@ async fn app(options: &Options) -> Result<AppSpec, String> {
         h2c: options.h2c,
         drain_timeout: options.grace,
     });
+    app = app.ask_subscriptions(options.asks_subscriptions);
+    if let Some(check) = &options.health_check {
+        app = app.health_check(check.clone());
+    }
+    if let Some(limit) = options.binding_probe_timeout {
+        app = app.binding_probe_timeout(limit);
+    }
     if let Some(folder) = &options.socket_folder {
         app = app.http(socket(folder, id, "http")).grpc(socket(folder, id, "grpc"));
     } else {

@@ -13,7 +13,7 @@ use tonic::{
 use super::{mask::mask, support::Daprd};
 
 /// Calls that this build answers. The others are left out.
-const BUILT: [&str; 12] = [
+const BUILT: [&str; 20] = [
     "GetState",
     "GetBulkState",
     "SaveState",
@@ -26,6 +26,14 @@ const BUILT: [&str; 12] = [
     "GetMetadata",
     "SetMetadata",
     "InvokeService",
+    "InvokeBinding",
+    "PublishEvent",
+    "BulkPublishEvent",
+    "ConverseAlpha1",
+    "ConverseAlpha2",
+    "GetConfiguration",
+    "TryLockAlpha1",
+    "UnlockAlpha1",
 ];
 
 /// Why a recorded call is not made, if it is not.

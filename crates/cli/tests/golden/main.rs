@@ -7,10 +7,12 @@
 mod support;
 
 mod app;
+mod bindings;
 mod differences;
 mod grpc;
 mod http;
 mod mask;
+mod redis;
 mod stories;
 
 use std::path::{Path, PathBuf};

@@ -4,11 +4,13 @@ use std::sync::LazyLock;
 
 use regex::Regex;
 
-static VOLATILE: LazyLock<[(Regex, &str); 5]> = LazyLock::new(|| {
+static VOLATILE: LazyLock<[(Regex, &str); 7]> = LazyLock::new(|| {
     let regex = |pattern| Regex::new(pattern).expect("a regular expression");
     [
         (regex("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"), "<uuid>"),
         (regex(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z"), "<time>"),
+        (regex(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(\.\d+)? \+0000 UTC"), "<time>"),
+        (regex(r"[A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d GMT"), "<time>"),
         (regex(r#""(runtimeVersion|runtime_version|daprRuntimeVersion)":"[^"]*""#), "\"$1\":\"<version>\""),
         // Redis says which script failed by its hash, and in which line.
         (regex(r"ERR user_script:\d+: "), ""),

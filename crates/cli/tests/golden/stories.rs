@@ -1,10 +1,6 @@
 //! The stories: which recordings are replayed, against a daprd set up as the recorded one was.
 
 use serde_json::Value;
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
-};
 
 use super::{
     Line,
@@ -12,7 +8,7 @@ use super::{
     differences::Differences,
     grpc::{self, Messages},
     http, recording,
-    support::{self, Daprd, DaprdOptions},
+    support::{Daprd, DaprdOptions},
 };
 
 /// The components of the recordings. `FILES` is a folder of the test's own.
@@ -77,16 +73,27 @@ spec:
 auth: { secretStore: sec }
 "#;
 
-const REDIS: &str = r#"
----
+const BROKER: &str = r"
 apiVersion: dapr.io/v1alpha1
 kind: Component
-metadata: { name: rd }
-spec:
-  type: state.redis
-  version: v1
-  metadata: [{ name: redisHost, value: "ADDRESS" }, { name: redisDB, value: "7" }]
+metadata: { name: ps }
+spec: { type: pubsub.in-memory, version: v1 }
+";
+
+/// The keys are those of `tests/golden/keys`, with which a stock daprd made the documents of the recordings.
+const KEYS: &str = r#"
+apiVersion: dapr.io/v1alpha1
+kind: Component
+metadata: { name: keys }
+spec: { type: crypto.dapr.localstorage, version: v1, metadata: [{ name: path, value: "KEYS" }] }
 "#;
+
+const ECHO: &str = "
+apiVersion: dapr.io/v1alpha1
+kind: Component
+metadata: { name: echo }
+spec: { type: conversation.echo, version: v1 }
+";
 
 const SECRETS: &str = r#"{
   "plain": "p",
@@ -103,7 +110,8 @@ metadata: { name: scoped }
 spec: { secrets: { scopes: [{ storeName: sec, defaultAccess: deny, allowedSecrets: [plain] }] } }
 ";
 
-fn configured() -> DaprdOptions {
+/// With every store of state and secrets that needs no server.
+pub(crate) fn configured() -> DaprdOptions {
     DaprdOptions {
         components: COMPONENTS.into(),
         files: vec![("secrets.json", SECRETS.into())],
@@ -112,7 +120,7 @@ fn configured() -> DaprdOptions {
 }
 
 /// Replays lines in order; a story may mix HTTP and gRPC.
-async fn replay(daprd: &Daprd, lines: &[Line], differences: &mut Differences) {
+pub(crate) async fn replay(daprd: &Daprd, lines: &[Line], differences: &mut Differences) {
     let messages = Messages::load();
     for Line { name, request, response } in lines {
         let rpc = request.get("call").is_some();
@@ -129,11 +137,12 @@ async fn replay(daprd: &Daprd, lines: &[Line], differences: &mut Differences) {
     }
 }
 
-fn brief(request: &Value) -> String {
+pub(crate) fn brief(request: &Value) -> String {
     request.to_string().chars().take(200).collect()
 }
 
-async fn story(options: DaprdOptions, files: &[&str]) {
+/// Replays recordings against a daprd of their own.
+pub(crate) async fn story(options: DaprdOptions, files: &[&str]) {
     let daprd = Daprd::start(options).await;
     let mut differences = Differences::load();
     for file in files {
@@ -156,24 +165,6 @@ async fn state_in_memory() {
 #[tokio::test]
 async fn state_sqlite() {
     story(configured(), &["http/state-sq.jsonl", "grpc/state-sq.jsonl"]).await;
-}
-
-#[tokio::test]
-async fn state_redis() {
-    let Some(address) = support::backend("TRILBY_TEST_REDIS", "golden state-rd") else { return };
-    empty_redis(&address).await;
-    let mut options = configured();
-    options.components += &REDIS.replace("ADDRESS", &address);
-    story(options, &["http/state-rd.jsonl", "grpc/state-rd.jsonl"]).await;
-}
-
-/// Empties the database of this story: etags of Redis count the writes to a key, earlier runs included.
-async fn empty_redis(address: &str) {
-    let mut stream = TcpStream::connect(address).await.expect("Redis answers");
-    stream.write_all(b"SELECT 7\r\nFLUSHDB\r\n").await.expect("Redis reads");
-    let mut answer = [0; 10];
-    stream.read_exact(&mut answer).await.expect("Redis answers");
-    assert_eq!(&answer, b"+OK\r\n+OK\r\n");
 }
 
 #[tokio::test]
@@ -218,8 +209,59 @@ async fn invocation() {
     daprd.stop().await;
 }
 
+#[tokio::test]
+async fn publishing() {
+    let app = App::start().await;
+    let options =
+        DaprdOptions { components: BROKER.into(), app_port: Some(app.server.port), ..DaprdOptions::default() };
+    let daprd = Daprd::start(options).await;
+    until_subscribed(&daprd).await;
+    let mut differences = Differences::load();
+    app.deliveries(0).await;
+
+    for (line, (name, theirs)) in recording("http/publish.jsonl").iter().zip(deliveries("app/deliveries.jsonl")) {
+        replay(&daprd, std::slice::from_ref(line), &mut differences).await;
+        let ours = app.deliveries(theirs.len()).await;
+        differences.compare(&name, &brief(&line.request), &ours, &app::expected_deliveries(theirs.iter()));
+    }
+    replay(&daprd, &recording("grpc/publish.jsonl"), &mut differences).await;
+    // What came over gRPC was recorded without what it came of.
+    let all: Vec<_> = deliveries("app/deliveries-of-grpc-publish.jsonl").into_iter().flat_map(|(_, one)| one).collect();
+    let ours = app.deliveries(all.len()).await;
+    let theirs = app::expected_deliveries(all.iter());
+    differences.compare("app/deliveries-of-grpc-publish.jsonl:1", "all", &ours, &theirs);
+
+    differences.finish(&[
+        "http/publish.jsonl",
+        "grpc/publish.jsonl",
+        "app/deliveries.jsonl",
+        "app/deliveries-of-grpc-publish.jsonl",
+    ]);
+    daprd.stop().await;
+}
+
+/// Waits until the subscriptions that the app asks for are open.
+async fn until_subscribed(daprd: &Daprd) {
+    let started = std::time::Instant::now();
+    while !daprd.http("GET", "/v1.0/metadata", "").await.body.windows(12).any(|text| text == b"PROGRAMMATIC") {
+        assert!(started.elapsed() < std::time::Duration::from_secs(10), "no subscriptions; the log: {}", daprd.log());
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+}
+
+/// What was delivered to the app, a line each: over HTTP beside what was published, over gRPC alone.
+fn deliveries(file: &str) -> Vec<(String, Vec<Value>)> {
+    let text = std::fs::read_to_string(super::repository().join("tests/golden").join(file)).expect("a recording");
+    let parse = |(index, line): (usize, &str)| {
+        let line: Value = serde_json::from_str(line).expect("one JSON object a line");
+        let delivered = line.get("delivered").and_then(Value::as_array).cloned();
+        (format!("{file}:{}", index + 1), delivered.unwrap_or_else(|| vec![line]))
+    };
+    text.lines().enumerate().map(parse).collect()
+}
+
 /// What reached the app, a line each: over HTTP beside what was invoked, over gRPC alone.
-fn recorded_arrivals(file: &str) -> Vec<(String, String)> {
+pub(crate) fn recorded_arrivals(file: &str) -> Vec<(String, String)> {
     let text = std::fs::read_to_string(super::repository().join("tests/golden").join(file)).expect("a recording");
     let parse = |(index, line): (usize, &str)| {
         let line: Value = serde_json::from_str(line).expect("one JSON object a line");
@@ -227,4 +269,23 @@ fn recorded_arrivals(file: &str) -> Vec<(String, String)> {
         (format!("{file}:{}", index + 1), app::expected(&arrived))
     };
     text.lines().enumerate().map(parse).collect()
+}
+
+/// Where the keys of the recordings are.
+pub(crate) fn keys_folder() -> String {
+    let folder = super::repository().join("tests/golden/keys").canonicalize();
+    folder.expect("the keys").to_string_lossy().into_owned()
+}
+
+#[tokio::test]
+async fn cryptography() {
+    let components = KEYS.replace("\"KEYS\"", &format!("{:?}", keys_folder()));
+    let options = DaprdOptions { components, ..DaprdOptions::default() };
+    story(options, &["http/crypto.jsonl", "http/crypto-documents.jsonl"]).await;
+}
+
+#[tokio::test]
+async fn conversation() {
+    let options = DaprdOptions { components: ECHO.into(), ..DaprdOptions::default() };
+    story(options, &["http/conversation.jsonl", "http/conversation-more.jsonl"]).await;
 }

@@ -12,6 +12,7 @@ mod connections;
 mod crash;
 mod guests;
 mod memory;
+mod messages;
 mod requests;
 mod stores;
 

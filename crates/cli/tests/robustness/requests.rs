@@ -278,3 +278,39 @@ async fn a_request_without_one_host_gets_400() {
     }
     daprd.stop().await;
 }
+
+/// Go's decoder takes text that is no Unicode, with U+FFFD for it. What it refuses is the caller's mistake; so is what is
+/// nested deeper than the stores read, which is more than Go's would.
+#[tokio::test]
+async fn odd_json_is_taken_or_refused_but_never_breaks_anything() {
+    let daprd = start().await;
+    let nested = |depth: usize| ["[".repeat(depth), "]".repeat(depth)].concat().into_bytes();
+    for (value, expect) in [
+        (nested(127), 204),
+        (nested(128), 400),
+        (nested(1_000_000), 400),
+        (br#""\ud800""#.to_vec(), 204),
+        (b"\"\xff\"".to_vec(), 204),
+        (b"1e999999".to_vec(), 400),
+    ] {
+        let start = String::from_utf8_lossy(&value[..value.len().min(20)]).into_owned();
+        let item = [&br#"{"key": "odd", "value": "#[..], &value, b"}"].concat();
+        let list = [&b"["[..], &item, b"]"].concat();
+        let answer = ask(daprd.http_port, "POST", "/v1.0/state/mem", &list).await;
+        assert_eq!(answer.status, expect, "{} bytes {start}: {}", value.len(), text(&answer));
+        let steps = [&br#"{"operations": [{"operation": "upsert", "request": "#[..], &item, b"}]}"].concat();
+        let answer = ask(daprd.http_port, "POST", "/v1.0/state/mem/transaction", &steps).await;
+        assert_eq!(answer.status, expect, "{} bytes {start}: {}", value.len(), text(&answer));
+    }
+    daprd.stop().await;
+}
+
+/// As in Go: the number of headers has no limit of its own.
+#[tokio::test]
+async fn many_small_headers_are_fine() {
+    let daprd = start().await;
+    let sent = request("GET /v1.0/healthz", &"many: 1\r\n".repeat(400), b"");
+    let answer = exchange(daprd.http_port, &sent, Then::Listen).await;
+    assert!(starts_with_status(&answer, 204), "{answer}");
+    daprd.stop().await;
+}

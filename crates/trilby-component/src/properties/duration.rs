@@ -50,6 +50,19 @@ fn unit_seconds(unit: &str) -> Option<f64> {
     })
 }
 
+/// Writes a duration as Go prints it, to the millisecond: `500ms`, `5s`, `1m30s`.
+#[must_use]
+pub fn format(duration: Duration) -> String {
+    let millis = duration.as_millis();
+    let (minutes, seconds) = (millis / 60_000, (millis % 60_000) as f64 / 1000.0);
+    match (minutes / 60, minutes % 60) {
+        (0, 0) if millis > 0 && millis < 1000 => format!("{millis}ms"),
+        (0, 0) => format!("{seconds}s"),
+        (0, minutes) => format!("{minutes}m{seconds}s"),
+        (hours, minutes) => format!("{hours}h{minutes}m{seconds}s"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -67,6 +80,15 @@ mod tests {
     fn nonsense_does_not_parse() {
         for text in ["", "s", "1x", "-1s", "1s1", "1.2.3s", "99999999999999999999h"] {
             assert_eq!(parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn durations_are_written_as_go_prints_them() {
+        for (millis, expect) in
+            [(0, "0s"), (500, "500ms"), (5000, "5s"), (1500, "1.5s"), (90_000, "1m30s"), (3_600_000, "1h0m0s")]
+        {
+            assert_eq!(format(Duration::from_millis(millis)), expect);
         }
     }
 }

@@ -6,8 +6,8 @@
 //! Tested with PostgreSQL 15.
 
 mod cleanup;
-mod config;
-mod database;
+pub(crate) mod config;
+pub(crate) mod database;
 mod dsn;
 mod layout;
 mod migrations;
@@ -34,19 +34,12 @@ use super::{condition::Condition, ttl};
 
 async fn open(config: &Config, layout: impl Layout) -> Result<Arc<dyn StateStore>> {
     let database = Arc::new(Database::new(config).await?);
-    database.within(ping(&database)).await?;
+    database.ping().await?;
     // Without the time limit of requests: numbering the rows of a large table takes what it takes.
     layout.migrations().perform(&database).await.map_err(|error| database.unprepared(error))?;
     let statements = layout.statements();
     let cleanup = Cleanup::start(&database, layout.cleanup(), config.cleanup_interval());
     Ok(Arc::new(Postgresql { layout, statements, database, cleanup }))
-}
-
-async fn ping(database: &Database) -> Result<()> {
-    let client = database.lease().await?;
-    let answer = database.run(&client, "SELECT 1").await;
-    client.give_back();
-    answer
 }
 
 struct Postgresql<L> {
@@ -91,7 +84,7 @@ impl<L: Layout> StateStore for Postgresql<L> {
     }
 
     async fn ping(&self) -> Result<()> {
-        self.database.within(ping(&self.database)).await
+        self.database.ping().await
     }
 
     async fn close(&self) {
@@ -144,13 +137,7 @@ impl<L: Layout> Postgresql<L> {
 
     async fn read(&self, requests: &[GetRequest]) -> Result<Vec<Row>> {
         let keys = requests.iter().map(|request| present(&request.key, "get")).collect::<Result<Vec<_>>>()?;
-        let read = async {
-            let client = self.database.lease().await?;
-            let rows = self.database.query(&client, &self.statements.read, &[(&keys, Type::TEXT_ARRAY)]).await;
-            client.give_back();
-            rows
-        };
-        self.database.within(read).await
+        self.database.fetch(&self.statements.read, &[(&keys, Type::TEXT_ARRAY)]).await
     }
 
     fn item(&self, row: &Row) -> Result<Item> {

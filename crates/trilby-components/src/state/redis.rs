@@ -7,10 +7,7 @@
 //!
 //! Queries are not supported. Tested with Redis 7.0 as one server, a cluster, behind sentinels, and with TLS.
 
-mod config;
-mod endpoint;
 mod format;
-mod link;
 mod write;
 
 use std::{sync::Arc, time::Duration};
@@ -18,6 +15,7 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use futures_util::future;
 use redis::{RedisResult, Value as Reply};
+use serde::Deserialize;
 use trilby_component::{
     ComponentError, ErrorKind, Metadata, OpenRequest, Result,
     state::{
@@ -26,24 +24,33 @@ use trilby_component::{
 };
 
 use self::{
-    config::Config,
     format::Format,
-    link::{Link, Read, ReadMany},
     write::{Apply, Change},
 };
+use crate::redis::{Config, Link, Pauses, Repeatable};
+
+/// Metadata of the component besides that of [`Config`].
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Settings {
+    /// The life of an item whose request names none, in seconds. Zero or less means for ever. Default: none.
+    ttl_in_seconds: Option<i64>,
+    /// Indexes for queries, which this store does not have. Default: none.
+    query_indexes: String,
+}
 
 /// Connects, and asks the server what it can do.
 ///
 /// # Errors
 /// `InvalidMetadata`; `Unavailable` or `Timeout` if the server cannot be reached; `Denied` if it refuses the login.
 pub async fn open(request: OpenRequest) -> Result<Arc<dyn StateStore>> {
-    let config = Config::parse(&request.properties)?;
-    if !config.query_indexes.is_empty() {
+    let config = Config::parse(&request.properties, Pauses::STORE)?;
+    let settings: Settings = request.properties.parse()?;
+    if !settings.query_indexes.is_empty() {
         tracing::warn!(component = request.name, "queryIndexes has no effect: state.redis does not support queries");
     }
-    let link = Link::new(&config)?;
-    link.call(&Read(redis::cmd("PING")), config.read_timeout()).await.map_err(|error| link.refused_to_open(error))?;
-    let replicas = count_replicas(&link, config.read_timeout()).await?;
+    let link = Link::open(&config).await?;
+    let replicas = link.count_replicas(config.read_timeout()).await?;
     let replicated = if replicas > 0 { Some((Link::new(&config)?, replicas)) } else { None };
     Ok(Arc::new(Redis {
         has_json: has_json(&link, config.read_timeout()).await?,
@@ -51,7 +58,7 @@ pub async fn open(request: OpenRequest) -> Result<Arc<dyn StateStore>> {
         replicated,
         read_timeout: config.read_timeout(),
         write_timeout: config.write_timeout(),
-        default_ttl: config.ttl_in_seconds,
+        default_ttl: settings.ttl_in_seconds,
     }))
 }
 
@@ -111,7 +118,7 @@ impl StateStore for Redis {
     }
 
     async fn ping(&self) -> Result<()> {
-        self.link.call(&Read(redis::cmd("PING")), self.read_timeout).await.map(drop)
+        self.link.ping(self.read_timeout).await
     }
 
     async fn close(&self) {
@@ -152,7 +159,7 @@ impl Redis {
         for request in requests {
             reads.add_command(self.format(&request.metadata).read(&request.key));
         }
-        let replies = self.link.call(&ReadMany(reads), self.read_timeout).await?;
+        let replies = self.link.call(&Repeatable(reads), self.read_timeout).await?;
         Ok(future::join_all(requests.iter().zip(replies).map(|(request, reply)| self.decode(request, reply))).await)
     }
 
@@ -168,7 +175,7 @@ impl Redis {
     async fn get_plain(&self, key: &str) -> Result<Option<Item>> {
         let mut command = redis::cmd("GET");
         command.arg(key);
-        match self.link.call(&Read(command), self.read_timeout).await? {
+        match self.link.call(&Repeatable(command), self.read_timeout).await? {
             Reply::BulkString(value) => Ok(Some(Item { value: value.into(), etag: None, metadata: Metadata::new() })),
             _ => Ok(None),
         }
@@ -187,25 +194,10 @@ impl Redis {
     }
 }
 
-/// How many replicas confirm a write: of the server, or of that one of a cluster that has the fewest.
-async fn count_replicas(link: &Link, limit: Option<Duration>) -> Result<u64> {
-    let mut command = redis::cmd("INFO");
-    command.arg("replication");
-    let reports = match link.call(&Read(command), limit).await? {
-        Reply::Map(by_server) => by_server.into_iter().map(|(_, report)| report).collect(),
-        report => vec![report],
-    };
-    let count = |report| {
-        let text: String = redis::from_redis_value(report).ok()?;
-        text.lines().find_map(|line| line.strip_prefix("connected_slaves:")?.trim().parse().ok())
-    };
-    Ok(reports.into_iter().filter_map(count).min().unwrap_or(0))
-}
-
 async fn has_json(link: &Link, limit: Option<Duration>) -> Result<bool> {
     let mut command = redis::cmd("COMMAND");
     command.arg("INFO").arg("JSON.GET");
-    match link.call(&Read(command), limit).await {
+    match link.call(&Repeatable(command), limit).await {
         Ok(Reply::Array(known)) => Ok(known.iter().any(|entry| *entry != Reply::Nil)),
         // A proxy that does not know COMMAND knows no modules either.
         Ok(_) => Ok(false),

@@ -1,13 +1,22 @@
 //! What the tests of stores with a server share: opening, requests in short, and a proxy that can fail.
 #![allow(dead_code, reason = "each test file is a crate of its own and uses a part of this")]
 
+pub(crate) mod broker;
+pub(crate) mod changes;
+pub(crate) mod inbox;
 pub(crate) mod proxy;
+#[cfg(feature = "redis")]
+pub(crate) mod redis;
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
+use tokio::time::sleep;
 use trilby_component::{
-    Metadata, OpenRequest, Properties, Result,
+    Metadata, OpenRequest, Result,
     state::{
         Concurrency, DeleteRequest, GetRequest, Item, Operation, SetRequest, StateStore, TTL_IN_SECONDS, Value,
         WriteOptions,
@@ -27,14 +36,29 @@ pub(crate) fn server(component: &str, variable: &str) -> Option<String> {
 
 /// Opens a component as the runtime does.
 pub(crate) async fn open(type_name: &str, version: &str, properties: &[(&str, &str)]) -> Result<Arc<dyn StateStore>> {
-    let properties: Properties = properties.iter().copied().collect();
-    let request = OpenRequest { name: "test".to_owned(), properties };
-    trilby_components::builtins().open_state(type_name, version, request).await
+    trilby_components::builtins().open_state(type_name, version, request(properties)).await
+}
+
+/// What the runtime opens a component with.
+pub(crate) fn request(properties: &[(&str, &str)]) -> OpenRequest {
+    OpenRequest { name: "test".to_owned(), properties: properties.iter().copied().collect() }
 }
 
 /// A text that no other test uses, for names of keys and tables.
 pub(crate) fn unique() -> String {
     format!("t{}", Uuid::new_v4().simple())
+}
+
+/// Tries until it works.
+pub(crate) async fn eventually<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(done) = attempt() {
+            return done;
+        }
+        assert!(start.elapsed() < Duration::from_secs(30), "waited in vain until {what}");
+        sleep(Duration::from_millis(20)).await;
+    }
 }
 
 pub(crate) fn json(text: &str) -> Value {

@@ -86,7 +86,7 @@ fn to_item(item: state::Item) -> Item {
     Item { value: item.value.to_vec(), etag: item.etag, expires: item.metadata.get(TTL_EXPIRE_TIME).cloned() }
 }
 
-fn failure(error: Error) -> Failure {
+pub(super) fn failure(error: Error) -> Failure {
     let kind = match error.kind() {
         Kind::Conflict => FailureKind::Conflict,
         Kind::Invalid => FailureKind::Invalid,

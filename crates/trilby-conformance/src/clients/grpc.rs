@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use async_trait::async_trait;
 use bytes::Bytes;
 use tonic::{Code, Status, transport::Channel};
+use trilby_core::Api;
 use trilby_proto::{
     common::v1::{Etag, StateItem, StateOptions, state_options::StateConcurrency},
     runtime::v1::{
@@ -16,7 +17,7 @@ use trilby_proto::{
 use crate::client::{Answer, Failure, FailureKind, Item, SecretClient, StateClient, Step, Write};
 
 /// Calls Dapr's gRPC API on loopback.
-pub struct Grpc(DaprClient<Channel>);
+pub struct Grpc(pub(super) DaprClient<Channel>, pub(super) Option<Api>);
 
 impl Grpc {
     /// A client of the API on this port. Connects with its first call.
@@ -27,7 +28,13 @@ impl Grpc {
     pub fn new(port: u16) -> Self {
         let address = format!("http://127.0.0.1:{port}");
         let channel = Channel::from_shared(address).expect("an address is a URI").connect_lazy();
-        Self(DaprClient::new(channel))
+        Self(DaprClient::new(channel), None)
+    }
+
+    /// With an app that listens to what is published.
+    #[must_use]
+    pub fn heard_by(self, listener: Api) -> Self {
+        Self(self.0, Some(listener))
     }
 }
 
@@ -123,7 +130,7 @@ fn to_item(data: Bytes, etag: String, metadata: &HashMap<String, String>) -> Opt
     Some(Item { value: data.to_vec(), etag, expires: metadata.get("ttlExpireTime").cloned() })
 }
 
-fn failure(status: Status) -> Failure {
+pub(super) fn failure(status: Status) -> Failure {
     let kind = match status.code() {
         Code::Aborted => FailureKind::Conflict,
         Code::InvalidArgument => FailureKind::Invalid,

@@ -3,13 +3,17 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
-use hyper::{Method, Request, StatusCode, http::response::Parts};
+use hyper::{
+    Method, Request, StatusCode,
+    http::{request::Builder, response::Parts},
+};
 use hyper_util::{
     client::legacy::{Client as HyperClient, connect::HttpConnector},
     rt::TokioExecutor,
 };
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json, value::RawValue};
+use trilby_core::Api;
 
 use crate::client::{Answer, Failure, FailureKind, Item, SecretClient, StateClient, Step, Write};
 
@@ -17,22 +21,43 @@ use crate::client::{Answer, Failure, FailureKind, Item, SecretClient, StateClien
 pub struct Http {
     client: HyperClient<HttpConnector, Full<Bytes>>,
     port: u16,
+    pub(super) listener: Option<Api>,
 }
 
 impl Http {
     /// A client of the API on this port.
     #[must_use]
     pub fn new(port: u16) -> Self {
-        Self { client: HyperClient::builder(TokioExecutor::new()).build_http(), port }
+        Self { client: HyperClient::builder(TokioExecutor::new()).build_http(), port, listener: None }
     }
 
-    async fn call(&self, method: Method, path: &str, etag: Option<&str>, body: String) -> Answer<(Parts, Bytes)> {
-        let broken = |text: String| Failure { kind: FailureKind::Other, text };
-        let mut request = Request::builder().method(method).uri(format!("http://127.0.0.1:{}{path}", self.port));
+    /// With an app that listens to what is published.
+    #[must_use]
+    pub fn heard_by(self, listener: Api) -> Self {
+        Self { listener: Some(listener), ..self }
+    }
+
+    pub(super) fn uri(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}{path}", self.port)
+    }
+
+    pub(super) async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        etag: Option<&str>,
+        body: String,
+    ) -> Answer<(Parts, Bytes)> {
+        let mut request = Request::builder().method(method).uri(self.uri(path));
         if let Some(etag) = etag {
             request = request.header("if-match", etag);
         }
-        let request = request.body(Full::new(body.into())).map_err(|error| broken(error.to_string()))?;
+        self.send(request, body.into()).await
+    }
+
+    pub(super) async fn send(&self, request: Builder, body: Bytes) -> Answer<(Parts, Bytes)> {
+        let broken = |text: String| Failure { kind: FailureKind::Other, text };
+        let request = request.body(Full::new(body)).map_err(|error| broken(error.to_string()))?;
         let response = self.client.request(request).await.map_err(|error| broken(error.to_string()))?;
         let (parts, body) = response.into_parts();
         let body = body.collect().await.map_err(|error| broken(error.to_string()))?.to_bytes();

@@ -12,7 +12,7 @@ const LARGEST_ANSWER: usize = 16 << 20;
 
 /// Asks the mirror guest to call the blocks.
 pub struct Wasm {
-    api: Api,
+    pub(super) api: Api,
     app_id: &'static str,
 }
 
@@ -23,7 +23,7 @@ impl Wasm {
         Self { api, app_id }
     }
 
-    async fn call(&self, operation: Value) -> Answer<Value> {
+    pub(super) async fn call(&self, operation: Value) -> Answer<Value> {
         let broken = |text: String| Failure { kind: FailureKind::Other, text };
         let request = Request::new(Body::from(operation.to_string()));
         let response = self.api.invoke.call(&Ctx::default(), self.app_id, request).await;

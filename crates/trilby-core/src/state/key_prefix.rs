@@ -5,7 +5,7 @@ use trilby_component::ComponentError;
 use crate::Identity;
 
 /// Between the prefix and the app's key; neither may hold it.
-pub(super) const SEPARATOR: &str = "||";
+pub(crate) const SEPARATOR: &str = "||";
 
 /// A component's `keyPrefix`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -43,7 +43,7 @@ impl KeyPrefix {
     }
 
     /// The text that goes in front of the keys of `app`, separator included.
-    pub(super) fn resolve(&self, app: &Identity, component: &str) -> String {
+    pub(crate) fn resolve(&self, app: &Identity, component: &str) -> String {
         match (self, &app.namespace) {
             (Self::None, _) => String::new(),
             (Self::AppId, _) | (Self::Namespace, None) => format!("{}{SEPARATOR}", app.id),

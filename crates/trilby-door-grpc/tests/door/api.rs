@@ -12,8 +12,8 @@ use trilby_proto::{
     common::v1::{Etag, StateItem, StateOptions, state_options::StateConcurrency},
     runtime::v1::{
         DeleteBulkStateRequest, DeleteStateRequest, ExecuteStateTransactionRequest, GetBulkSecretRequest,
-        GetBulkStateRequest, GetMetadataRequest, GetSecretRequest, GetStateRequest, PublishEventRequest,
-        QueryStateRequest, SaveStateRequest, SetMetadataRequest, ShutdownRequest, TransactionalStateOperation,
+        GetBulkStateRequest, GetMetadataRequest, GetSecretRequest, GetStateRequest, QueryStateRequest,
+        SaveStateRequest, ScheduleJobRequest, SetMetadataRequest, ShutdownRequest, TransactionalStateOperation,
     },
 };
 
@@ -287,8 +287,8 @@ async fn metadata_tell_what_there_is_and_keep_notes() {
 #[tokio::test]
 async fn a_method_of_a_later_block_is_unknown() {
     let (mut client, _door) = client().await;
-    let answer = client.publish_event(PublishEventRequest::default()).await.map(drop);
-    let message = "unknown method PublishEvent for service dapr.proto.runtime.v1.Dapr";
+    let answer = client.schedule_job(ScheduleJobRequest::default()).await.map(drop);
+    let message = "unknown method ScheduleJob for service dapr.proto.runtime.v1.Dapr";
     check(answer, Code::Unimplemented, message, "", &[]);
     let answer = client.shutdown(ShutdownRequest {}).await.map(drop);
     let message = "unknown method Shutdown for service dapr.proto.runtime.v1.Dapr";

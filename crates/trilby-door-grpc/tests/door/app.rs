@@ -434,11 +434,11 @@ async fn what_cannot_be_proxied_is_told() {
     let (app, _) = http_app();
     let door = serve(Setup { app: Some(app), ..Setup::default() }).await;
     let missing = "failed to proxy request: required metadata dapr-callee-app-id or dapr-app-id not found";
-    let unsupported = "failed to proxy to myapp: this app does not speak gRPC; set its app protocol to grpc";
+    let unsupported = "this app does not speak gRPC; set its app protocol to grpc";
     for (metadata, code, message) in [
         (&[][..], Code::Unknown, missing),
-        (&[("dapr-app-id", "noapp")][..], Code::Internal, "failed to proxy to noapp: couldn't find service: noapp"),
-        (&[("dapr-app-id", "myapp")][..], Code::Internal, unsupported),
+        (&[("dapr-app-id", "noapp")][..], Code::Unknown, "couldn't find service: noapp"),
+        (&[("dapr-app-id", "myapp")][..], Code::Unknown, unsupported),
     ] {
         let status = proxied(&door, "/own.Service/Echo", metadata).await.expect_err(message);
         assert_eq!((status.code(), status.message()), (code, message));

@@ -20,11 +20,11 @@ use trilby_component::{
     },
 };
 use trilby_core::{
-    Api, AppChannel, Blocks, ChannelError, Identity,
-    health::Health,
+    Api, AppChannel, Blocks, ChannelError, Identity, Wiring,
     invoke::{InvokeApi, NameResolver},
     metadata::{AppConnection, Component, Facts, MetadataApi},
     metrics::Metrics,
+    resiliency::Policies,
     secrets::{Scope, SecretComponent, SecretsApi},
     state::{KeyPrefix, StateApi, StateComponent},
 };
@@ -164,14 +164,13 @@ pub(crate) fn api(protocol: &str, app: Option<Arc<dyn AppChannel>>, stores: bool
     let scope = Scope { denied: vec!["enc".to_owned()], ..Scope::default() };
     let secrets = SecretComponent { name: "sec".to_owned(), store: Arc::new(Secrets), scope };
     let apps = app.map(|app| ["myapp", "other"].map(|id| (id.to_owned(), Arc::clone(&app)))).into_iter().flatten();
+    let wiring = Wiring { app: &identity, metrics: &metrics, policies: &Policies::default() };
     Api::new(Blocks {
-        state: StateApi::new(&identity, states.into_iter().filter(|_| stores), &metrics),
-        secrets: SecretsApi::new(&identity, Some(secrets).filter(|_| stores), &metrics),
+        state: StateApi::new(&wiring, states.into_iter().filter(|_| stores)),
+        secrets: SecretsApi::new(&wiring, Some(secrets).filter(|_| stores)),
         invoke: InvokeApi::new(identity.clone(), Arc::new(Apps(apps.collect())), HashMap::new(), None),
         metadata: MetadataApi::new(facts(protocol)),
-        health: Health::default(),
-        errors: metrics.errors(&identity, false),
-        app: identity,
+        ..Blocks::empty(identity)
     })
 }
 
@@ -191,8 +190,9 @@ fn facts(protocol: &str) -> Facts {
             port: Some(6000),
             protocol: if protocol.is_empty() { "http".to_owned() } else { protocol.to_owned() },
             channel_address: "127.0.0.1".to_owned(),
-            max_concurrency: None,
+            ..AppConnection::default()
         },
+        ..Facts::default()
     }
 }
 

@@ -1,14 +1,13 @@
 //! Whom a client trusts and how it shows who it is.
 
-use std::{fmt, sync::Arc};
+use std::fmt;
 
 use hyper_rustls::ConfigBuilderExt as _;
 use rustls::{
-    ClientConfig, ConfigBuilder, DigitallySignedStruct, RootCertStore, SignatureScheme, WantsVerifier,
-    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature},
-    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
 };
+use trilby_tls::builder;
 
 /// TLS settings of a client, all as PEM text. An HTTPEndpoint's `clientTLS`.
 ///
@@ -63,12 +62,6 @@ impl Tls {
     }
 }
 
-fn builder() -> ConfigBuilder<ClientConfig, WantsVerifier> {
-    ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .expect("the provider has every protocol version of this build")
-}
-
 fn certificates(what: &str, pem: &str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
     let found = found.map_err(|error| unusable(what, error))?;
@@ -77,51 +70,6 @@ fn certificates(what: &str, pem: &str) -> Result<Vec<CertificateDer<'static>>, T
 
 fn unusable(what: &str, error: impl fmt::Display) -> TlsError {
     TlsError(format!("{what} cannot be used: {error}"))
-}
-
-/// For an app with `--app-protocol https`, whose certificate is often its own; daprd does not check it either.
-pub(super) fn trusting_anyone() -> ClientConfig {
-    let verifier = Arc::new(AnyCertificate(ring::default_provider()));
-    builder().dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth()
-}
-
-/// Accepts every certificate, but insists that the server has its key.
-#[derive(Debug)]
-struct AnyCertificate(CryptoProvider);
-
-impl ServerCertVerifier for AnyCertificate {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }
 
 #[cfg(test)]

@@ -29,6 +29,9 @@ use crate::{HttpDoor, Options, error};
 
 /// The least that hyper accepts for its buffer, and enough for a head of the default limit and Go's slack on top.
 const MIN_BUFFER_BYTES: usize = 8 << 10;
+/// Go has no limit for the number of headers but that of the head. hyper must have one; this is as good as none, since
+/// headers are rarely shorter.
+const BYTES_PER_HEADER: usize = 8;
 /// How much longer than the limit Go lets a request head be.
 const HEAD_SLACK_BYTES: usize = 4 << 10;
 
@@ -115,6 +118,7 @@ fn builder(options: &Options, reads: &Arc<AtomicUsize>) -> auto::Builder<TokioEx
         .http1()
         // A head that does not fit is answered with 431. The buffer is all that an idle connection keeps.
         .max_buf_size(head_bytes.max(MIN_BUFFER_BYTES))
+        .max_headers(head_bytes.max(MIN_BUFFER_BYTES) / BYTES_PER_HEADER)
         .timer(HeadTimer::new(options.header_read_timeout, Arc::clone(reads)))
         .header_read_timeout(options.header_read_timeout)
         // A caller that has sent everything may say so and still wants its answer.

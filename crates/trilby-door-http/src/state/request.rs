@@ -9,9 +9,9 @@ use trilby_component::{
     Metadata,
     state::{DeleteRequest, Operation, SetRequest, Value, WriteOptions},
 };
-use trilby_core::{Error, Result, state::unsupported_operation};
+use trilby_core::{Error, Result, pubsub::OUTBOX_CONTENT_TYPE, state::unsupported_operation};
 
-use crate::codec::{self, Expected};
+use crate::codec::{self, Expected, storable};
 
 /// An item to save, or to delete in a transaction. Go's decoder does not tell upper from lower case in names; of the
 /// ways in which that is used, names like those of Go's and C#'s fields are taken here.
@@ -26,6 +26,8 @@ struct Item<'a> {
     etag: Option<String>,
     #[serde(alias = "Metadata")]
     metadata: Option<Metadata>,
+    #[serde(alias = "ContentType", rename = "contentType")]
+    content_type: Option<String>,
     #[serde(alias = "Options", borrow)]
     options: Option<Options<'a>>,
 }
@@ -50,18 +52,29 @@ impl From<Options<'_>> for WriteOptions {
 
 impl Item<'_> {
     /// `body` is what this item was decoded from, so that the value can share it.
-    fn into_set(self, body: &Bytes, from_query: &Metadata) -> SetRequest {
+    fn into_set(self, body: &Bytes, from_query: &Metadata) -> Result<SetRequest, String> {
         let value = match self.value {
-            Some(value) => body.slice_ref(value.get().as_bytes()),
+            Some(value) => {
+                storable::check(value.get())?;
+                body.slice_ref(value.get().as_bytes())
+            }
             None => Bytes::from_static(b"null"),
         };
-        SetRequest {
+        Ok(SetRequest {
             key: self.key.unwrap_or_default(),
             value: Value::Json(value),
             etag: self.etag,
             options: self.options.unwrap_or_default().into(),
             metadata: merge(self.metadata, from_query),
-        }
+        })
+    }
+
+    /// As [`into_set`](Self::into_set), with the media type that an outbox gives the event.
+    fn into_published_set(mut self, body: &Bytes, from_query: &Metadata) -> Result<SetRequest, String> {
+        let content_type = self.content_type.take();
+        let mut set = self.into_set(body, from_query)?;
+        set.metadata.extend(content_type.map(|content_type| (OUTBOX_CONTENT_TYPE.to_owned(), content_type)));
+        Ok(set)
     }
 
     fn into_delete(self, from_query: &Metadata) -> DeleteRequest {
@@ -85,7 +98,7 @@ fn merge(metadata: Option<Metadata>, from_query: &Metadata) -> Metadata {
 pub(super) fn items(body: &Bytes, from_query: &Metadata) -> Result<Vec<SetRequest>> {
     let expected = Expected { opening: b'[', go_type: "[]state.SetRequest" };
     let items: Vec<Item<'_>> = codec::decode(body, expected).map_err(codec::malformed)?;
-    Ok(items.into_iter().map(|item| item.into_set(body, from_query)).collect())
+    items.into_iter().map(|item| item.into_set(body, from_query).map_err(codec::malformed)).collect()
 }
 
 /// What a bulk get asks for.
@@ -142,7 +155,10 @@ pub(super) fn transaction(body: &Bytes, from_query: Metadata) -> Result<(Vec<Ope
     let transaction: Body<'_> = codec::decode(body, expected).map_err(codec::undecodable)?;
     let steps = transaction.operations.unwrap_or_default().into_iter();
     let operations = steps.map(|step| match step.operation.as_deref().unwrap_or_default() {
-        "upsert" => Ok(Operation::Upsert(step_item(step.request)?.into_set(body, &from_query))),
+        "upsert" => {
+            let item = step_item(step.request)?.into_published_set(body, &from_query);
+            item.map(Operation::Upsert).map_err(codec::undecodable)
+        }
         "delete" => Ok(Operation::Delete(step_item(step.request)?.into_delete(&from_query))),
         other => Err(unsupported_operation(other)),
     });

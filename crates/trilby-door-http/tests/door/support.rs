@@ -18,11 +18,12 @@ use trilby_component::{
     },
 };
 use trilby_core::{
-    Api, AppChannel, Blocks, Body, ChannelError, Identity, Request, Response,
+    Api, AppChannel, Blocks, Body, ChannelError, Identity, Request, Response, Wiring,
     health::Health,
     invoke::{HttpClient, InvokeApi, NameResolver},
     metadata::{AppConnection, Component, Facts, MetadataApi},
     metrics::Metrics,
+    resiliency::Policies,
     secrets::{Scope, SecretComponent, SecretsApi},
     state::{KeyPrefix, StateApi, StateComponent},
 };
@@ -179,14 +180,14 @@ pub(crate) fn api(
     let apps = app.map(|app| ["myapp", "other"].map(|id| (id.to_owned(), Arc::clone(&app)))).into_iter().flatten();
     let health = Health::default();
     health.set_outbound_ready(true);
+    let wiring = Wiring { app: &identity, metrics: &metrics, policies: &Policies::default() };
     let api = Api::new(Blocks {
-        state: StateApi::new(&identity, states.into_iter().filter(|_| stores), &metrics),
-        secrets: SecretsApi::new(&identity, Some(secrets).filter(|_| stores), &metrics),
+        state: StateApi::new(&wiring, states.into_iter().filter(|_| stores)),
+        secrets: SecretsApi::new(&wiring, Some(secrets).filter(|_| stores)),
         invoke: InvokeApi::new(identity.clone(), Arc::new(Apps(apps.collect())), HashMap::new(), client),
         metadata: MetadataApi::new(facts(stores)),
         health,
-        errors: metrics.errors(&identity, false),
-        app: identity,
+        ..Blocks::empty(identity)
     });
     (api, store)
 }
@@ -202,12 +203,12 @@ fn facts(stores: bool) -> Facts {
         runtime_version: "edge".to_owned(),
         enabled_features: vec!["HotReload".to_owned()],
         components: Some(component).filter(|_| stores).into_iter().collect(),
-        http_endpoints: Vec::new(),
         app_connection: AppConnection {
             protocol: "http".to_owned(),
             channel_address: "127.0.0.1".to_owned(),
             ..AppConnection::default()
         },
+        ..Facts::default()
     }
 }
 

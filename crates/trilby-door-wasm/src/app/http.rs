@@ -10,14 +10,11 @@ use ::http::{HeaderMap, Method, StatusCode, Uri, header, uri::Scheme as UriSchem
 use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
 use trilby_core::{Body, ChannelError, Ctx, Request, Response};
-use trilby_wasm::{CallError, Instance, Pool};
-use wasmtime_wasi_http::{
-    WasiBody, WasiHttpView as _,
-    p2::bindings::{ProxyPre, http::types::Scheme},
-};
+use trilby_wasm::{CallError, Instance};
+use wasmtime_wasi_http::{WasiBody, WasiHttpView as _, p2::bindings::http::types::Scheme};
 
-use super::{App, Plan, answer::Answer, failure};
-use crate::{guest::Guest, message, message::Invalid, outgoing};
+use super::{App, answer::Answer, failure};
+use crate::{message, message::Invalid, outgoing};
 
 /// A guest at work; done when its handler has returned.
 pub(super) type Handling = BoxFuture<'static, Result<(), CallError>>;
@@ -25,17 +22,12 @@ pub(super) type Handling = BoxFuture<'static, Result<(), CallError>>;
 /// What a guest answers before its body: a response, or the error that it chose instead.
 pub(super) type Head = Result<::http::Response<WasiBody>, String>;
 
-pub(super) async fn call(
-    app: &Arc<App>,
-    pool: &Pool<Plan<ProxyPre<Guest>>>,
-    ctx: &Ctx,
-    mut request: Request,
-) -> Result<Response, ChannelError> {
+pub(super) async fn call(app: &Arc<App>, ctx: &Ctx, mut request: Request) -> Result<Response, ChannelError> {
     address(&mut request, app);
     let is_head = request.method() == Method::HEAD;
     let (sender, receiver) = oneshot::channel();
     let ctx = ctx.clone();
-    let handling = pool.call(move |Instance { store, exports, .. }: &mut Instance<_>| {
+    let handling = app.pool.call(move |Instance { store, exports, .. }: &mut Instance<_>| {
         Box::pin(async move {
             let guest = store.data_mut();
             guest.begin(ctx);
@@ -43,7 +35,7 @@ pub(super) async fn call(
             // A caller that is gone hears no answer.
             let answer = move |head: Result<_, _>| drop(sender.send(head.map_err(|code| format!("{code:?}"))));
             let out = guest.http().new_response_outparam_from_callback(answer)?;
-            exports.wasi_http_incoming_handler().call_handle(store, request, out).await.map_err(failure::named)
+            exports.http().wasi_http_incoming_handler().call_handle(store, request, out).await.map_err(failure::named)
         })
     });
     respond(app, Box::pin(handling), receiver, is_head).await

@@ -12,39 +12,31 @@ use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
 use tokio::sync::{mpsc, oneshot};
 use trilby_core::{ChannelError, Ctx, Request, Response};
-use trilby_wasm::{Instance, Pool};
-use wasmtime_wasi_http::{
-    Error as HttpError, WasiBody, WasiHttpView as _,
-    p3::{self, bindings::ServicePre},
-};
+use trilby_wasm::Instance;
+use wasmtime_wasi_http::{Error as HttpError, WasiBody, WasiHttpView as _, p3};
 
 use super::{
-    App, Plan, failure,
+    App, failure,
     http::{self, Head},
 };
-use crate::{guest::Guest, outgoing};
+use crate::outgoing;
 
 /// Frames of a body that wait for their reader.
 const FRAMES: usize = 16;
 
-pub(super) async fn call(
-    app: &Arc<App>,
-    pool: &Pool<Plan<ServicePre<Guest>>>,
-    ctx: &Ctx,
-    mut request: Request,
-) -> Result<Response, ChannelError> {
+pub(super) async fn call(app: &Arc<App>, ctx: &Ctx, mut request: Request) -> Result<Response, ChannelError> {
     http::address(&mut request, app);
     let is_head = request.method() == Method::HEAD;
     let (sender, receiver) = oneshot::channel();
     let ctx = ctx.clone();
-    let handling = pool.call(move |Instance { store, exports, .. }: &mut Instance<_>| {
+    let handling = app.pool.call(move |Instance { store, exports, .. }: &mut Instance<_>| {
         Box::pin(async move {
             let guest = store.data_mut();
             guest.begin(ctx);
             let request = request.map(outgoing::to_wasi);
             let (request, sent) = p3::Request::from_http(guest.http().hooks, request);
             let handling = store.run_concurrent(async move |accessor| {
-                match exports.handle(accessor, request).await? {
+                match exports.http_async().handle(accessor, request).await? {
                     Err(code) => drop(sender.send(Err(format!("{code:?}")))),
                     Ok(response) => {
                         let response = accessor.with(|store| response.into_http(store, sent))?;

@@ -2,21 +2,11 @@
 
 use trilby_component::ErrorKind;
 use trilby_core::{ChannelError, Ctx, Request, Response, body::CollectError};
-use trilby_wasm::{Instance, Pool};
 
-use super::{App, Plan, failure};
-use crate::{
-    bindings::ServiceAppPre,
-    guest::Guest,
-    message::{self, Invalid},
-};
+use super::{App, failure};
+use crate::message::{self, Invalid};
 
-pub(super) async fn call(
-    app: &App,
-    pool: &Pool<Plan<ServiceAppPre<Guest>>>,
-    ctx: &Ctx,
-    request: Request,
-) -> Result<Response, ChannelError> {
+pub(super) async fn call(app: &App, ctx: &Ctx, request: Request) -> Result<Response, ChannelError> {
     let request = message::request_to_wit(request, app.max_body_bytes).await.map_err(|error| {
         let kind = match error {
             CollectError::TooLarge(_) => ErrorKind::InvalidRequest,
@@ -25,14 +15,9 @@ pub(super) async fn call(
         ChannelError::new(kind, format!("the request's {error}"))
     })?;
 
-    let ctx = ctx.clone();
-    let answer = pool.call(move |Instance { store, exports, .. }: &mut Instance<_>| {
-        Box::pin(async move {
-            store.data_mut().begin(ctx);
-            exports.trilby_dapr_service().call_call(store, &request).await.map_err(failure::named)
-        })
-    });
-    let answer = answer.await.map_err(|error| failure::of_call(&app.id, &error))?;
+    let answer = app
+        .call(ctx, move |store, exports| Box::pin(async move { exports.service().call_call(store, &request).await }))
+        .await?;
 
     if answer.body.len() > app.max_body_bytes {
         return Err(failure::of_answer(&app.id, CollectError::TooLarge(app.max_body_bytes)));

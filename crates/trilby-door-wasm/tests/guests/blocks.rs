@@ -8,31 +8,31 @@ use trilby_wasm::Stream;
 
 use crate::world::{World, call};
 
-async fn perform(mirror: &WasmApp, operation: Value) -> Value {
+pub(crate) async fn perform(mirror: &WasmApp, operation: Value) -> Value {
     let (status, answer) = call(mirror, "POST", "/", operation.to_string()).await.expect("the mirror answers");
     assert_eq!(status, 200, "{answer}");
     serde_json::from_str(&answer).expect("JSON")
 }
 
 /// The result, where none of the operations may fail.
-async fn ok(mirror: &WasmApp, operation: Value) -> Value {
+pub(crate) async fn ok(mirror: &WasmApp, operation: Value) -> Value {
     let mut answer = perform(mirror, operation).await;
     assert!(answer["error"].is_null(), "{answer}");
     answer["ok"].take()
 }
 
 /// Kind and code, where all of them must.
-async fn error(mirror: &WasmApp, operation: Value) -> (String, String) {
+pub(crate) async fn error(mirror: &WasmApp, operation: Value) -> (String, String) {
     let answer = perform(mirror, operation).await;
     let text = |name: &str| answer["error"][name].as_str().unwrap_or_default().to_owned();
     (text("kind"), text("code"))
 }
 
-fn bytes(bytes: &[u8]) -> String {
+pub(crate) fn bytes(bytes: &[u8]) -> String {
     BASE64_STANDARD.encode(bytes)
 }
 
-fn pair(kind: &str, code: &str) -> (String, String) {
+pub(crate) fn pair(kind: &str, code: &str) -> (String, String) {
     (kind.to_owned(), code.to_owned())
 }
 

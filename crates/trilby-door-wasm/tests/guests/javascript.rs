@@ -2,7 +2,12 @@
 
 use futures_util::future::join_all;
 
-use crate::world::{World, call};
+use trilby_core::{AppChannel as _, Ctx, pubsub::Outcome};
+
+use crate::{
+    handlers::deliver,
+    world::{World, call},
+};
 
 #[tokio::test]
 async fn a_javascript_guest_keeps_state() {
@@ -15,6 +20,18 @@ async fn a_javascript_guest_keeps_state() {
     let answer = call(&counter, "GET", "/visits", "").await.expect("answers");
     assert_eq!(answer, (200, "counter has counted 3\n".to_owned()));
     assert_eq!(call(&counter, "PUT", "/visits", "").await.expect("answers").0, 405);
+}
+
+#[tokio::test]
+async fn a_javascript_guest_handles_messages() {
+    let world = World::new();
+    let Some(counter) = world.start("counter", "counter").await else { return };
+    let asked = counter.subscriptions(&Ctx::default()).await.expect("answers");
+    assert_eq!((asked.len(), asked[0].topic.as_str()), (1, "count"));
+    assert_eq!(deliver(&counter, "1", "visits").await.expect("handled"), Outcome::Ack);
+    assert_eq!(deliver(&counter, "2", "").await.expect("handled"), Outcome::Drop);
+    let answer = call(&counter, "GET", "/visits", "").await.expect("answers");
+    assert_eq!(answer, (200, "counter has counted 1\n".to_owned()));
 }
 
 #[tokio::test(flavor = "multi_thread")]

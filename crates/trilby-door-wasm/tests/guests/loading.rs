@@ -26,7 +26,7 @@ async fn what_is_wrong_with_a_program_is_said_with_its_name() {
         ("(module)", "guest.wasm: is a core module; a component is needed here"),
         (
             "(component)",
-            "guest.wasm: is no app: an app exports trilby:dapr/service@0.2, wasi:http/incoming-handler@0.2 or wasi:http/handler@0.3, and this exports nothing",
+            "guest.wasm: is no app: an app exports trilby:dapr/service@0.2, wasi:http/incoming-handler@0.2, wasi:http/handler@0.3 or a handler such as trilby:dapr/subscriber@0.2, and this exports nothing",
         ),
         (
             r#"(component (import "acme:shop/cart@1.0.0" (instance (export "add" (func)))))"#,
@@ -39,6 +39,10 @@ async fn what_is_wrong_with_a_program_is_said_with_its_name() {
         (
             r#"(component (import "trilby:dapr/state@0.2.0" (instance (export "query" (func)))))"#,
             "guest.wasm: cannot be linked: component imports instance `trilby:dapr/state@0.2.0`",
+        ),
+        (
+            r#"(component (instance $empty) (export "trilby:dapr/subscriber@0.2.0" (instance $empty)))"#,
+            "guest.wasm: cannot be linked: ",
         ),
         (r#"(component (import "do-it" (func)))"#, "guest.wasm: imports do-it, which this build does not have"),
     ] {

@@ -15,16 +15,18 @@ use trilby_component::{
     state::{Concurrency, DeleteRequest, Feature, GetRequest, Item, Operation, SetRequest, StateStore},
 };
 use trilby_core::{
-    Api, AppChannel, Blocks, Body, ChannelError, Ctx, Identity, Request,
-    health::Health,
+    Api, AppChannel, Blocks, Body, ChannelError, Ctx, Identity, Request, Wiring,
     invoke::{InvokeApi, NameResolver},
     metadata::{Facts, MetadataApi},
     metrics::Metrics,
+    resiliency::Policies,
     secrets::{Scope, SecretComponent, SecretsApi},
     state::{KeyPrefix, StateApi, StateComponent},
 };
 use trilby_door_wasm::{LoadError, WasmApp, WasmAppOptions};
 use trilby_wasm::{Engine, LogSink, Logs, Options, Source, Stream};
+
+use crate::fakes::Fakes;
 
 /// Longest body that these tests read.
 const MAX_BODY: usize = 8 << 20;
@@ -34,6 +36,7 @@ pub(crate) struct World {
     pub(crate) engine: Engine,
     apps: Arc<Apps>,
     state: Arc<MemoryState>,
+    pub(crate) fakes: Fakes,
     pub(crate) lines: Lines,
 }
 
@@ -44,6 +47,7 @@ impl World {
             engine: Engine::new(Options { cache_dir, max_instances: 200, ..Options::default() }),
             apps: Arc::default(),
             state: Arc::default(),
+            fakes: Fakes::default(),
             lines: Lines::default(),
         }
     }
@@ -52,8 +56,10 @@ impl World {
     pub(crate) fn api(&self, id: &str) -> Api {
         let app = Identity::new(id);
         let metrics = Metrics::default();
-        let store = StateComponent {
-            name: "statestore".into(),
+        let policies = Policies::default();
+        let wiring = Wiring { app: &app, metrics: &metrics, policies: &policies };
+        let store = |name: &str| StateComponent {
+            name: name.into(),
             store: self.state.clone(),
             key_prefix: KeyPrefix::default(),
             encryption: None,
@@ -64,13 +70,11 @@ impl World {
             scope: Scope { denied: vec!["hidden".into()], ..Scope::default() },
         };
         Api::new(Blocks {
-            state: StateApi::new(&app, [store], &metrics),
-            secrets: SecretsApi::new(&app, [secrets], &metrics),
+            state: StateApi::new(&wiring, [store("statestore"), store("ledger")]),
+            secrets: SecretsApi::new(&wiring, [secrets]),
             invoke: InvokeApi::new(app.clone(), self.apps.clone(), HashMap::new(), None),
             metadata: MetadataApi::new(Facts { runtime_version: "9.9.9".into(), ..Facts::default() }),
-            health: Health::default(),
-            errors: metrics.errors(&app, false),
-            app,
+            ..self.fakes.blocks(&wiring, &app)
         })
     }
 

@@ -1,9 +1,11 @@
-//! Opening one component: its type, its time, and what the state block needs to know of it.
+//! Opening one component: its type, its time, and what its block needs to know of it besides.
 
 use std::sync::Arc;
 
 use trilby_component::{
-    Catalog, ComponentError, ErrorKind, OpenRequest, Properties, Result, secret::SecretStore, state::StateStore,
+    Catalog, ComponentError, ErrorKind, OpenRequest, Properties, Result, binding::Binding,
+    configuration::ConfigurationStore, conversation::Conversation, crypto::CryptoProvider, lock::LockStore,
+    pubsub::PubSub, secret::SecretStore, state::StateStore,
 };
 use trilby_core::state::{Encryption, Key, KeyPrefix};
 
@@ -13,45 +15,84 @@ use crate::{
 };
 
 /// A component as a block takes it.
-pub(crate) enum Store {
+pub(crate) enum Part {
+    Binding(Arc<Binding>),
+    Configuration(Arc<dyn ConfigurationStore>),
+    Conversation(Arc<dyn Conversation>),
+    Crypto(Arc<dyn CryptoProvider>),
+    Lock { store: Arc<dyn LockStore>, key_prefix: KeyPrefix },
+    PubSub(Arc<dyn PubSub>),
     Secret(Arc<dyn SecretStore>),
     State { store: Arc<dyn StateStore>, key_prefix: KeyPrefix, encryption: Option<Arc<Encryption>> },
 }
 
-/// Which block a component belongs to.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Category {
-    Secret,
-    State,
-    Unknown,
-}
+impl Part {
+    /// Whether it is a broker that gives every message to every subscription.
+    pub(crate) fn is_broadcast(&self) -> bool {
+        matches!(self, Self::PubSub(broker) if broker.is_broadcast())
+    }
 
-impl Category {
-    pub(super) fn of(component: &Component) -> Self {
-        match component.type_name.split_once('.').map(|(category, _)| category.to_ascii_lowercase()).as_deref() {
-            Some("secretstores") => Self::Secret,
-            Some("state") => Self::State,
-            _ => Self::Unknown,
+    /// Releases what it holds.
+    pub(crate) async fn close(&self) {
+        match self {
+            Self::Binding(binding) => {
+                if let Some(input) = &binding.input {
+                    input.close().await;
+                }
+                if let Some(output) = &binding.output {
+                    output.close().await;
+                }
+            }
+            Self::Configuration(store) => store.close().await,
+            Self::Conversation(model) => model.close().await,
+            Self::Crypto(provider) => provider.close().await,
+            Self::Lock { store, .. } => store.close().await,
+            Self::PubSub(broker) => broker.close().await,
+            Self::Secret(store) => store.close().await,
+            Self::State { store, .. } => store.close().await,
         }
     }
 }
 
+/// Whether a component is a secret store, which others may wait for.
+pub(super) fn is_secret_store(component: &Component) -> bool {
+    category(&component.type_name) == "secretstores"
+}
+
+/// Whether a component is a broker, whose consumers are told apart.
+pub(super) fn is_broker(component: &Component) -> bool {
+    category(&component.type_name) == "pubsub"
+}
+
+fn category(type_name: &str) -> String {
+    type_name.split_once('.').map_or("", |(category, _)| category).to_ascii_lowercase()
+}
+
 /// Opens a component within its `initTimeout`.
-pub(super) async fn open(catalog: &Catalog, component: &Component, properties: &Properties) -> Result<Store> {
+pub(super) async fn open(catalog: &Catalog, component: &Component, properties: &Properties) -> Result<Part> {
     let (type_name, version) = (component.type_name.as_str(), component.version.as_str());
     let request = OpenRequest { name: component.header.name.clone(), properties: properties.clone() };
+    let key_prefix = || KeyPrefix::parse(properties.get("keyPrefix").unwrap_or_default());
     let opening = async {
-        match Category::of(component) {
-            Category::Secret => catalog.open_secret(type_name, version, request).await.map(Store::Secret),
-            Category::State => {
-                // Checked first: a mistake in them should not wait for a server.
-                let key_prefix = KeyPrefix::parse(properties.get("keyPrefix").unwrap_or_default())?;
-                let encryption = encryption(component, properties)?.map(Arc::new);
-                let store = catalog.open_state(type_name, version, request).await?;
-                Ok(Store::State { store, key_prefix, encryption })
+        Ok(match category(type_name).as_str() {
+            "bindings" => Part::Binding(catalog.open_binding(type_name, version, request).await?),
+            "configuration" => Part::Configuration(catalog.open_configuration(type_name, version, request).await?),
+            "conversation" => Part::Conversation(catalog.open_conversation(type_name, version, request).await?),
+            "crypto" => Part::Crypto(catalog.open_crypto(type_name, version, request).await?),
+            "lock" => {
+                let key_prefix = key_prefix()?;
+                Part::Lock { store: catalog.open_lock(type_name, version, request).await?, key_prefix }
             }
-            Category::Unknown => Err(unknown_type(catalog, type_name)),
-        }
+            "pubsub" => Part::PubSub(catalog.open_pubsub(type_name, version, request).await?),
+            "secretstores" => Part::Secret(catalog.open_secret(type_name, version, request).await?),
+            "state" => {
+                // Checked first: a mistake in them should not wait for a server.
+                let key_prefix = key_prefix()?;
+                let encryption = encryption(component, properties)?.map(Arc::new);
+                Part::State { store: catalog.open_state(type_name, version, request).await?, key_prefix, encryption }
+            }
+            _ => return Err(unknown_type(catalog, type_name)),
+        })
     };
     let limit = component.init_timeout;
     tokio::time::timeout(limit, opening).await.unwrap_or_else(|_| {

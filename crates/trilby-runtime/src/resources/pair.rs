@@ -13,6 +13,13 @@ pub struct Pair {
     pub source: Source,
 }
 
+impl Pair {
+    /// Whether the value, as it is written, holds `template`.
+    pub(crate) fn mentions(&self, template: &str) -> bool {
+        matches!(&self.source, Source::Literal(text) if text.contains(template))
+    }
+}
+
 /// Where a value comes from.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(from = "SourceText")]
@@ -93,7 +100,7 @@ impl From<SourceText> for Source {
 }
 
 /// A value as components get it: scalars as text, anything deeper as JSON.
-fn to_text(value: Value) -> Option<String> {
+pub(super) fn to_text(value: Value) -> Option<String> {
     Some(match value {
         Value::Null => return None,
         Value::String(text) => text,

@@ -82,8 +82,8 @@ fn an_endpoint_is_read_in_either_spelling() {
 #[test]
 fn kinds_of_later_versions_and_of_others_are_no_errors() {
     for (api, kind) in [
-        ("dapr.io/v1alpha1", "Resiliency"),
-        ("dapr.io/v2alpha1", "Subscription"),
+        ("dapr.io/v1alpha1", "WorkflowAccessPolicy"),
+        ("dapr.io/v1alpha1", "MCPServer"),
         ("dapr.io/v1alpha1", "Configuration"),
         ("apps/v1", "Deployment"),
         ("v1", "Secret"),

@@ -11,8 +11,9 @@ use std::{
 
 use async_trait::async_trait;
 use trilby_component::{
-    Catalog, ComponentError, ErrorKind, Metadata, OpenRequest, Properties, Result,
+    CancellationToken, Catalog, ComponentError, ErrorKind, Metadata, OpenRequest, Properties, Result,
     catalog::Entry,
+    pubsub::{self, PubSub, PublishRequest, Sink, SubscribeRequest, Subscription},
     secret::{Secret, SecretStore},
     state::{DeleteRequest, Feature, GetRequest, Item, SetRequest, StateStore},
 };
@@ -80,6 +81,34 @@ impl SecretStore for Vault {
     }
 }
 
+/// A broker that knows the consumer id that it was opened with: publishing to any other topic fails.
+struct Post {
+    properties: Properties,
+    is_broadcast: bool,
+}
+
+#[async_trait]
+impl PubSub for Post {
+    fn features(&self) -> &[pubsub::Feature] {
+        &[]
+    }
+
+    fn is_broadcast(&self) -> bool {
+        self.is_broadcast
+    }
+
+    async fn publish(&self, request: &PublishRequest) -> Result<()> {
+        match self.properties.get("consumerID") {
+            Some(id) if id == request.topic => Ok(()),
+            other => Err(ComponentError::new(ErrorKind::Internal, format!("consumer {other:?}"))),
+        }
+    }
+
+    async fn subscribe(&self, _: &SubscribeRequest, _: Arc<dyn Sink>, _: CancellationToken) -> Result<Subscription> {
+        Err(ComponentError::unsupported("nothing ever comes"))
+    }
+}
+
 pub(crate) fn catalog(counts: &Arc<Counts>) -> Catalog {
     let entry = |type_name| Entry { type_name, version: "v1", about: "A fake" };
     let mut catalog = Catalog::new();
@@ -98,6 +127,11 @@ pub(crate) fn catalog(counts: &Arc<Counts>) -> Catalog {
         tokio::time::sleep(Duration::from_secs(3600)).await;
         Err(ComponentError::new(ErrorKind::Internal, "nobody waits this long"))
     });
+    for (type_name, is_broadcast) in [("pubsub.post", false), ("pubsub.broadcast", true)] {
+        catalog.pubsub(entry(type_name), move |request: OpenRequest| async move {
+            Ok(Arc::new(Post { properties: request.properties, is_broadcast }) as Arc<dyn PubSub>)
+        });
+    }
     catalog.secret(entry("secretstores.vault"), async |request: OpenRequest| match request.properties.get("token") {
         Some("hunter2") | None => Ok(Arc::new(Vault) as Arc<dyn SecretStore>),
         Some(_) => Err(ComponentError::metadata("metadata token: not accepted")),

@@ -5,7 +5,7 @@ mod fakes;
 use std::sync::Arc;
 
 use trilby_component::state::GetRequest;
-use trilby_core::{Api, Body, Code, Ctx, Identity, Request, Response, app, metadata::AppConnection};
+use trilby_core::{Api, Body, Code, Ctx, Identity, Request, Response, app, metadata::AppConnection, pubsub::Publish};
 use trilby_runtime::{Configuration, Env, Options, Resources, Runtime, StartError, configuration::Layers};
 
 use fakes::{Counts, catalog};
@@ -184,7 +184,11 @@ async fn an_error_names_file_component_field_and_fix() {
         ),
         (
             component("s", "pubsub.redis", ""),
-            "(pubsub.redis/v1): unknown type pubsub.redis; this build has secretstores.vault/v1, state.down/v1",
+            "(pubsub.redis/v1): unknown type pubsub.redis/v1; this build has pubsub.broadcast/v1, pubsub.post/v1",
+        ),
+        (
+            component("s", "queue.redis", ""),
+            "(queue.redis/v1): unknown type queue.redis; this build has pubsub.broadcast/v1, pubsub.post/v1, ",
         ),
         (
             component("s", "state.mirror", "").replace("v1\n", "v7\n"),
@@ -411,4 +415,56 @@ mod endpoints {
             assert!(error.starts_with(&expect), "{error}\n{expect}");
         }
     }
+}
+
+#[tokio::test]
+async fn a_consumer_id_is_the_apps_own_unless_one_is_given() {
+    let yaml = component("own", "pubsub.post", "")
+        + &component("given", "pubsub.post", "  metadata: [{name: consumerID, value: 'x-{appID}'}]")
+        + &component("empty", "pubsub.post", "  metadata: [{name: consumerID, value: ' '}]")
+        + &component("all", "pubsub.broadcast", "");
+    let mut fixture = fixture(&yaml);
+    let apis = [fixture.app("a").await.expect("starts"), fixture.app("b").await.expect("starts")];
+    for (api, pubsub, consumer) in [
+        (&apis[0], "own", "a"),
+        (&apis[1], "own", "b"),
+        (&apis[0], "given", "x-a"),
+        (&apis[1], "given", "x-b"),
+        (&apis[0], "empty", "a"),
+        (&apis[0], "all", "a"),
+        // It means nothing there, so that the apps share what the first one opened.
+        (&apis[1], "all", "a"),
+    ] {
+        let publish = Publish { topic: consumer.into(), ..Publish::default() };
+        api.pubsub.publish(&Ctx::default(), pubsub, publish).await.expect(pubsub);
+    }
+}
+
+const SUBSCRIPTION: &str = "---
+apiVersion: dapr.io/v2alpha1
+kind: Subscription
+metadata: {name: NAME}
+spec: {pubsubname: ps, topic: TOPIC, routes: {rules: [{match: \"RULE\", path: /x}], default: /t}}
+scopes: [SCOPES]
+";
+
+#[tokio::test]
+async fn an_app_gets_the_subscriptions_that_are_for_it() {
+    let subscription = |name: &str, topic: &str, rule: &str, scopes: &str| {
+        let text = SUBSCRIPTION.replace("NAME", name).replace("TOPIC", topic);
+        text.replace("RULE", rule).replace("SCOPES", scopes)
+    };
+    let yaml = component("ps", "pubsub.post", "")
+        + &subscription("one", "t", "event.type == 'x'", "")
+        + &subscription("two", "u", "", "a")
+        + &subscription("two", "v", "", "")
+        + &subscription("broken", "w", "event.", "c");
+    let mut fixture = fixture(&yaml);
+    for (app, topics) in [("a", ["t", "v"]), ("b", ["t", "v"])] {
+        let api = fixture.app(app).await.expect("starts");
+        let subscriptions = api.pubsub.subscriptions();
+        assert_eq!(subscriptions.iter().map(|one| one.topic.as_str()).collect::<Vec<_>>(), topics, "{app}");
+    }
+    let error = fixture.app("c").await.err().expect("not CEL").to_string();
+    assert!(error.contains("Subscription broken: rule \"event.\" is not CEL"), "{error}");
 }

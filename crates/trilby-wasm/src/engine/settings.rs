@@ -1,12 +1,17 @@
 //! What wasmtime is told, and why.
 
-use wasmtime::{Config, InstanceAllocationStrategy, PoolingAllocationConfig};
+#[cfg(feature = "compiler")]
+use wasmtime::Strategy;
+use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 /// Addresses behind a memory in which a stray access is caught. Wasmtime's own default.
 const GUARD_BYTES: u64 = 32 << 20;
 
 /// The largest table a guest can have in the pool; more than any toolchain is known to make.
 const POOL_TABLE_ELEMENTS: usize = 100_000;
+
+/// Most that an unused slot of the pool keeps of a memory, and of a table.
+const KEPT_BYTES: usize = 256 << 10;
 
 /// Memories keep 4 GiB of addresses each. Then code needs no bounds checks, and any memory limit fits. A process has
 /// 128 TiB of addresses, so thousands of them fit; only touched pages cost memory.
@@ -26,6 +31,11 @@ pub(super) fn pooling(max_instances: u32) -> Config {
         // Room for the bookkeeping of big guests, such as interpreters; it is a bound, not a reservation.
         .max_core_instance_size(16 << 20)
         .max_component_instance_size(16 << 20);
+    // Where the kernel can tell which pages were written, up to so many are made good and kept: an instance for each call
+    // then costs about half of what it does with fresh pages. Elsewhere all that is kept would be written, each time.
+    if PoolingAllocationConfig::is_pagemap_scan_available() {
+        pool.pagemap_scan(Enabled::Auto).linear_memory_keep_resident(KEPT_BYTES).table_keep_resident(KEPT_BYTES);
+    }
 
     let mut config = common();
     config
@@ -45,6 +55,18 @@ pub(super) fn on_demand() -> Config {
         .memory_guard_size(64 << 10)
         .memory_may_move(true)
         .allocation_strategy(InstanceAllocationStrategy::OnDemand);
+    config
+}
+
+/// Compiles several times faster, to code that is several times slower. It is used for seconds, so its instances need no
+/// pool; memories are laid out as those of the other engine are.
+#[cfg(feature = "compiler")]
+pub(super) fn baseline(is_pooling: bool) -> Config {
+    let mut config = on_demand();
+    if is_pooling {
+        config.memory_reservation(4 << 30).memory_guard_size(GUARD_BYTES).memory_may_move(false);
+    }
+    config.strategy(Strategy::Winch);
     config
 }
 

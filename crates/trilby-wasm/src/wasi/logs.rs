@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use tokio::time::Instant;
 
 use super::output::{Output, Write};
+use crate::limits::Exceeded;
 
 /// Longest line in bytes. A longer one is broken into several.
 const LINE_BYTES: usize = 8 << 10;
@@ -82,7 +83,7 @@ pub(crate) struct Lines {
 }
 
 impl Write for Lines {
-    fn write(&mut self, bytes: &[u8]) {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), Exceeded> {
         for part in bytes.split_inclusive(|byte| *byte == b'\n') {
             let (text, ends) = part.strip_suffix(b"\n").map_or((part, false), |text| (text, true));
             for piece in text.chunks(LINE_BYTES) {
@@ -95,6 +96,7 @@ impl Write for Lines {
                 self.end_line();
             }
         }
+        Ok(())
     }
 }
 
@@ -161,7 +163,7 @@ mod tests {
     fn print(parts: &[&[u8]]) -> Vec<String> {
         let lines = Arc::new(Mutex::new(Vec::new()));
         let output = Logs::new(Collect(lines.clone())).stream(Stream::Stdout);
-        parts.iter().for_each(|part| output.lock().write(part));
+        parts.iter().for_each(|part| output.lock().write(part).expect("a log takes everything"));
         drop(output);
         std::mem::take(&mut *lines.lock().expect("not poisoned"))
     }

@@ -9,14 +9,19 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::io::AsyncWrite;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
-use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
+use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError, StreamResult};
+
+use crate::limits::Exceeded;
 
 /// Bytes a guest may write at a time.
 const CHUNK: usize = 64 << 10;
 
 /// Takes what a guest writes, quickly and within bounds of its own.
 pub(crate) trait Write: Send + 'static {
-    fn write(&mut self, bytes: &[u8]);
+    /// # Errors
+    ///
+    /// The limit that the guest has run into, which ends it.
+    fn write(&mut self, bytes: &[u8]) -> Result<(), Exceeded>;
 }
 
 /// Output of a guest to `W`, in each form that WASI wants it in.
@@ -62,8 +67,7 @@ impl<W: Write> Pollable for Output<W> {
 
 impl<W: Write> OutputStream for Output<W> {
     fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
-        self.lock().write(&bytes);
-        Ok(())
+        self.lock().write(&bytes).map_err(|exceeded| StreamError::Trap(exceeded.into()))
     }
 
     fn flush(&mut self) -> StreamResult<()> {
@@ -77,8 +81,7 @@ impl<W: Write> OutputStream for Output<W> {
 
 impl<W: Write> AsyncWrite for Output<W> {
     fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.lock().write(bytes);
-        Poll::Ready(Ok(bytes.len()))
+        Poll::Ready(self.lock().write(bytes).map(|()| bytes.len()).map_err(io::Error::other))
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {

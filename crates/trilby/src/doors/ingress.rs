@@ -22,6 +22,8 @@ use crate::address::Bound;
 
 /// Longest request head. Browsers send more cookies than Dapr's clients send headers.
 const MAX_HEAD_BYTES: usize = 64 << 10;
+/// Most headers. hyper must have a limit, and its default is 100; Go's servers have none.
+const MAX_HEADERS: usize = 1000;
 /// Longest time for a request head, and for a connection without a request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 /// A failed accept is mostly a lack of file descriptors, which does not pass at once.
@@ -105,6 +107,7 @@ impl App {
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_TIMEOUT)
             .max_buf_size(MAX_HEAD_BYTES)
+            .max_headers(MAX_HEADERS)
             .pipeline_flush(true)
             .half_close(true)
             .serve_connection(TokioIo::new(stream), service);
@@ -129,7 +132,8 @@ impl App {
         let answer = self.channel.invoke(&ctx, request).await;
 
         Ok(answer.unwrap_or_else(|error| {
-            tracing::error!(app_id = &*self.id, %error, "app gave no answer");
+            // The way to a guest has logged it, with what only it knows.
+            tracing::debug!(app_id = &*self.id, %error, "app gave no answer");
             refusal(&error)
         }))
     }

@@ -9,11 +9,13 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::Notify,
+    sync::{Notify, mpsc},
     time::timeout,
 };
 use trilby::{
-    Address, AppSpec, Body, Ctx, Embedded, Env, Error, Listener, Request, Response, Stop, Trilby, door_grpc, door_http,
+    Address, AppSpec, Body, Ctx, DoorSettings, Embedded, Env, Error, Listener, Request, Response, Stop, Trilby,
+    core::pubsub::{Event, Outcome, Publish},
+    door_grpc, door_http,
     http::StatusCode,
 };
 
@@ -280,4 +282,69 @@ async fn a_start_that_fails_says_why() {
     let app = Trilby::builder().app(AppSpec::http_server("a", options));
     assert!(error(app).await.starts_with("app a: app channel address no host is not a host"));
     Trilby::builder().strict(false).resources_text("r.yaml", "a: [").app(echo("a")).start().await.expect("skipped");
+}
+
+const BROKER: &str = "
+apiVersion: dapr.io/v1alpha1
+kind: Component
+metadata: {name: broker}
+spec: {type: pubsub.in-memory, version: v1}
+";
+
+fn publish(topic: &str, data: &str) -> Publish {
+    Publish { topic: topic.into(), data: data.to_owned().into(), ..Publish::default() }
+}
+
+#[tokio::test]
+async fn a_function_subscribes_and_apps_of_one_process_share_a_broker() {
+    let (handled, mut seen) = mpsc::unbounded_channel();
+    let handler = move |event: Event| {
+        let handled = handled.clone();
+        async move {
+            handled.send((event.source().to_owned(), event.data())).expect("somebody looks");
+            Outcome::Ack
+        }
+    };
+    let trilby = Trilby::builder()
+        .resources_text("broker", BROKER)
+        .app(AppSpec::caller("billing").subscribe("broker", "placed", handler.clone()))
+        .app(echo("shop").subscribe("broker", "paid", handler))
+        .app(AppSpec::caller("other"))
+        .start()
+        .await
+        .expect("starts");
+    for (app, topic) in [("shop", "placed"), ("other", "paid"), ("billing", "paid")] {
+        let api = trilby.api(app).expect("it runs");
+        api.pubsub.publish(&Ctx::default(), "broker", publish(topic, topic)).await.expect("published");
+        let event = timeout(Duration::from_secs(5), seen.recv()).await.expect("delivered");
+        assert_eq!(event, Some((app.to_owned(), topic.into())));
+    }
+    let listed = trilby.api("billing").expect("it runs").pubsub.subscriptions();
+    assert_eq!(listed.iter().map(|one| one.topic.as_str()).collect::<Vec<_>>(), ["placed"]);
+    timeout(Duration::from_secs(2), trilby.shutdown()).await.expect("nothing to wait for");
+}
+
+#[tokio::test]
+async fn the_end_waits_for_a_handler_but_not_for_ever() {
+    for (needs, finishes) in [(Duration::from_millis(200), true), (Duration::from_secs(60), false)] {
+        let (handled, mut seen) = mpsc::unbounded_channel();
+        let handler = move |_: Event| {
+            let handled = handled.clone();
+            async move {
+                handled.send("begun").ok();
+                tokio::time::sleep(needs).await;
+                handled.send("done").ok();
+                Outcome::Ack
+            }
+        };
+        let doors = DoorSettings { drain_timeout: Duration::from_millis(600), ..DoorSettings::default() };
+        let app = AppSpec::caller("app").doors(doors).subscribe("broker", "t", handler);
+        let trilby = Trilby::builder().resources_text("broker", BROKER).app(app).start().await.expect("starts");
+        let api = trilby.api("app").expect("it runs").clone();
+        api.pubsub.publish(&Ctx::default(), "broker", publish("t", "x")).await.expect("published");
+        assert_eq!(seen.recv().await, Some("begun"));
+        drop(api);
+        timeout(Duration::from_secs(5), trilby.shutdown()).await.expect("it ends");
+        assert_eq!(seen.recv().await.is_some(), finishes, "{needs:?}");
+    }
 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    Kind, Started,
+    Kind, Started, certificate,
     supervised::{Account, Home, Supervised},
 };
 use crate::{
@@ -18,7 +18,8 @@ use crate::{
     workspace::Workspace,
 };
 
-pub(super) const KIND: Kind = Kind { name: "postgres", variable: "TRILBY_TEST_POSTGRES", program: PROGRAM, start };
+pub(super) const KIND: Kind =
+    Kind { name: "postgres", variable: "TRILBY_TEST_POSTGRES", program: PROGRAM, start, serve: None };
 
 const PROGRAM: Program = Program {
     name: "postgres",
@@ -28,15 +29,6 @@ const PROGRAM: Program = Program {
 };
 
 const PASSWORD: &str = "trilby";
-
-/// The certificate of the HTTP door's tests: its name is `localhost`. The authority that signed it is in the file too, so
-/// that a test can read from the server whom to trust.
-const CERTIFICATE: &[u8] = concat!(
-    include_str!("../../../trilby-door-http/tests/door/tls/localhost.pem"),
-    include_str!("../../../trilby-door-http/tests/door/tls/ca.pem"),
-)
-.as_bytes();
-const KEY: &[u8] = include_bytes!("../../../trilby-door-http/tests/door/tls/localhost.key");
 
 /// Faster, and only a crash of the machine could tell the difference.
 const SETTINGS: &[&str] =
@@ -50,7 +42,10 @@ fn start(workspace: &Workspace, program: &Path, port: u16) -> Result<Started> {
     let home = Home::new(workspace, "postgres", account)?;
     create_cluster(&program.with_file_name("initdb"), &home)?;
 
-    let (certificate, key) = (home.give("server.crt", CERTIFICATE)?, home.give("server.key", KEY)?);
+    let (certificate, key) = (
+        home.give("server.crt", certificate::CHAIN.as_bytes())?,
+        home.give("server.key", certificate::KEY.as_bytes())?,
+    );
     let tls = [
         "ssl=on".into(),
         format!("ssl_cert_file={}", certificate.display()),
@@ -66,7 +61,7 @@ fn start(workspace: &Workspace, program: &Path, port: u16) -> Result<Started> {
     process.wait_until(Duration::from_secs(60), || accepts(port).is_ok_and(|ready| ready))?;
     let version = version.split_whitespace().nth(2).unwrap_or("of unknown version");
     let address = format!("postgres://postgres:{PASSWORD}@127.0.0.1:{port}/postgres?sslmode=disable");
-    Ok(Started { process, address, version: format!("postgresql {version}") })
+    Ok(Started { process, addresses: vec![(KIND.variable, address)], version: format!("postgresql {version}") })
 }
 
 /// PostgreSQL refuses to run as root.

@@ -18,7 +18,8 @@ use crate::{
     workspace::Workspace,
 };
 
-pub(super) const KIND: Kind = Kind { name: "redis", variable: "TRILBY_TEST_REDIS", program: PROGRAM, start };
+pub(super) const KIND: Kind =
+    Kind { name: "redis", variable: "TRILBY_TEST_REDIS", program: PROGRAM, start, serve: None };
 
 const PROGRAM: Program = Program { name: "redis-server", package: "redis-server", folders: &[] };
 
@@ -32,7 +33,11 @@ fn start(workspace: &Workspace, program: &Path, port: u16) -> Result<Started> {
     let mut process = Supervised::start(server, home, "TERM")?;
     process.wait_until(Duration::from_secs(20), || answers(port).is_ok_and(|pong| pong))?;
     let version = version.split_whitespace().find_map(|word| word.strip_prefix("v=")).unwrap_or("of unknown version");
-    Ok(Started { process, address: format!("127.0.0.1:{port}"), version: format!("redis {version}") })
+    Ok(Started {
+        process,
+        addresses: vec![(KIND.variable, format!("127.0.0.1:{port}"))],
+        version: format!("redis {version}"),
+    })
 }
 
 fn answers(port: u16) -> std::io::Result<bool> {

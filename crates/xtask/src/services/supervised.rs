@@ -162,6 +162,7 @@ impl Supervised {
     pub(super) fn start(server: Command, home: Home, signal: &str) -> Result<Self> {
         let mut shell = Command::new("sh");
         shell.args(["-c", SUPERVISOR, "sh", signal]).arg(&home.dir).arg(server.get_program()).args(server.get_args());
+        shell.envs(server.get_envs().filter_map(|(name, value)| Some((name, value?))));
         shell.stdin(Stdio::piped()).process_group(0);
         home.prepare(&mut shell)?;
         Ok(Self { shell: shell.spawn()?, home })

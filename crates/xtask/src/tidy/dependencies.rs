@@ -9,6 +9,7 @@ use super::{
 const LEVELS: &[(&str, u8)] = &[
     ("trilby-component", 0),
     ("trilby-proto", 0),
+    ("trilby-tls", 0),
     ("trilby-core", 1),
     ("trilby-wasm", 1),
     ("trilby-door-http", 2),

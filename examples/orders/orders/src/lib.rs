@@ -1,19 +1,22 @@
 //! The orders that were placed. Called by the storefront, through the typed `service` interface.
 //!
-//! - `POST /orders` with an order that has an `id`: keeps it.
+//! - `POST /orders` with an order that has an `id`: keeps it, and tells everybody by the topic `order-placed`.
 //! - `GET /orders/{id}`: one order.
 //! - `GET /orders`: the ids of the latest orders, the newest last.
 
 use exports::trilby::dapr::service::{Guest, Request, Response};
 use serde::{Deserialize, Serialize};
 use trilby::dapr::{
-    state::{self, Concurrency, Operation, Write, WriteOptions},
+    pubsub::{self, PublishOptions},
+    state::{self, Concurrency, Operation, Removal, Write, WriteOptions},
     types::{Error, ErrorKind},
 };
 
 wit_bindgen::generate!({ world: "service-app", path: "../../../wit", generate_all });
 
 const STORE: &str = "statestore";
+const PUBSUB: &str = "pubsub";
+const PLACED: &str = "order-placed";
 /// One item that lists the orders.
 const INDEX: &str = "orders";
 /// It lists no more than this, so that it stays quick to write.
@@ -42,23 +45,47 @@ impl Guest for Orders {
     }
 }
 
-/// Writes the order and its entry in the index, both or none. When two orders come at once the slower one finds the
-/// index changed, and begins again with what is there now.
+/// Writes the order down and publishes it. What cannot be published is not kept: nobody would ever bill it.
 fn place(body: &[u8]) -> Result<Response, Error> {
     let Ok(order) = serde_json::from_slice::<Order>(body) else {
         return Ok(text(400, r#"the body must be {"id": ID, "item": NAME, "quantity": NUMBER}"#));
     };
+    change_index(|ids| {
+        ids.push(order.id.clone());
+        upsert(key(&order.id), &order, None)
+    })?;
+    // What is left is a crash right here. A store with an outbox knows none: see `billing`.
+    if let Err(error) = publish(&order) {
+        change_index(|ids| {
+            ids.retain(|id| *id != order.id);
+            Operation::Delete(Removal { key: key(&order.id), options: None })
+        })?;
+        return Err(error);
+    }
+    Ok(json(201, &order))
+}
+
+/// Does something to an order and to the index, both or none. When two come at once the slower one finds the index
+/// changed, and begins again with what is there now.
+fn change_index(change: impl Fn(&mut Vec<String>) -> Operation) -> Result<(), Error> {
     loop {
         let (mut ids, etag) = index()?;
-        ids.push(order.id.clone());
+        let operation = change(&mut ids);
         ids.drain(..ids.len().saturating_sub(LISTED));
-        let together = [upsert(key(&order.id), &order, None), upsert(INDEX.into(), &ids, Some(Unchanged(etag)))];
+        let together = [operation, upsert(INDEX.into(), &ids, Some(Unchanged(etag)))];
         match state::transact(STORE, &together, &[]) {
-            Ok(()) => return Ok(json(201, &order)),
             Err(error) if error.kind == ErrorKind::Conflict => continue,
-            Err(error) => return Err(error),
+            done => return done,
         }
     }
+}
+
+fn publish(order: &Order) -> Result<(), Error> {
+    let options = PublishOptions {
+        content_type: Some("application/json".into()),
+        metadata: vec![("cloudevent.subject".into(), order.item.clone())],
+    };
+    pubsub::publish(PUBSUB, PLACED, &to_json(order), Some(&options))
 }
 
 fn get(id: &str) -> Result<Response, Error> {

@@ -3,6 +3,7 @@
 //! - `PUT /stock/{item}` with `{"quantity": 50}`, `GET /stock/{item}`
 //! - `POST /orders` with `{"item": "tea", "quantity": 2}`: 201 with the order, or 409 when there is not enough left
 //! - `GET /orders/{id}`, `GET /orders`
+//! - `GET /invoices/{id}`, `GET /unbilled/{id}`, `GET /discount`, `GET /report`: what billing made of it
 
 mod order_id;
 
@@ -17,6 +18,7 @@ wit_bindgen::generate!({ world: "imports", path: "../../../wit", generate_all })
 
 const INVENTORY: &str = "inventory";
 const ORDERS: &str = "orders";
+const BILLING: &str = "billing";
 
 #[derive(Deserialize, Serialize)]
 struct Wish {
@@ -40,6 +42,7 @@ async fn main(mut request: Request<Body>) -> Result<Response<Body>, Error> {
         (&Method::GET, "/orders") => call(ORDERS, "GET", "/orders", &[]).map(pass_on),
         (&Method::GET, path) if let Some(id) = path.strip_prefix("/orders/") => find(id),
         (&Method::GET, path) if path.starts_with("/stock/") => call(INVENTORY, "GET", path, &[]).map(pass_on),
+        (&Method::GET, path) if is_for_billing(path) => call(BILLING, "GET", path, &[]).map(pass_on),
         (&Method::PUT, path) if path.starts_with("/stock/") => call(INVENTORY, "PUT", path, &body).map(pass_on),
         _ => Ok(answer(StatusCode::NOT_FOUND, "there is nothing here\n")),
     };
@@ -64,6 +67,10 @@ fn place(body: &Bytes) -> Result<Response<Body>, types::Error> {
             not_placed.map(pass_on)
         }
     }
+}
+
+fn is_for_billing(path: &str) -> bool {
+    matches!(path, "/discount" | "/report") || path.starts_with("/invoices/") || path.starts_with("/unbilled/")
 }
 
 /// An order, if the id is one that this shop gave out: no other is even looked for.

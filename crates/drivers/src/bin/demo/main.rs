@@ -1,7 +1,8 @@
-//! `cargo xtask demo`: starts the three services of `examples/orders` in one process, drives them with real HTTP
+//! `cargo xtask demo`: starts the services of `examples/orders` in one process, drives them with real HTTP
 //! requests, and prints each step, how long it took and what it proves. Ends with an error if a step does not hold.
 
 mod client;
+mod messages;
 mod process;
 mod sockets;
 mod story;
@@ -23,6 +24,9 @@ struct Options {
     /// The multi-app file.
     #[arg(long, default_value = "examples/orders/dapr.yaml")]
     apps: PathBuf,
+    /// A Component `pubsub` that stands in for the embedded broker.
+    #[arg(long)]
+    pubsub: Option<PathBuf>,
     /// Keep the services up afterwards and print URLs to try.
     #[arg(long)]
     stay: bool,

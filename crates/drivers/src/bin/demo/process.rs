@@ -16,6 +16,8 @@ use crate::{Options, Result, client::Client};
 
 /// Port that the example's file gives the storefront.
 const PORT_IN_FILE: u16 = 8080;
+/// When the example's report is due; a demo cannot wait for it.
+const NIGHTLY: &str = "0 0 3 * * *";
 
 /// A folder with the apps' file and their state, which outlives the process.
 pub(crate) struct Site {
@@ -25,24 +27,43 @@ pub(crate) struct Site {
 }
 
 impl Site {
-    /// Puts the example into a temporary folder: its own secret, and the storefront on 8080 or on a free port.
+    /// Puts the example into a temporary folder: its own secret, a clock that is in a hurry, the broker that is asked
+    /// for, and the storefront on 8080 or on a free port.
     pub(crate) async fn prepare(options: &Options) -> Result<Self> {
-        let problem = |what: &Path, error: std::io::Error| format!("{}: {error}", what.display());
         let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
         let port = free_port().await?;
-        let apps = fs::read_to_string(&options.apps).map_err(|error| problem(&options.apps, error))?;
         let guests = fs::canonicalize(&options.guests).map_err(|error| problem(&options.guests, error))?;
-        let apps = apps
+        let apps = read(&options.apps)?
             .replace("../../target/wasm", &guests.to_string_lossy())
             .replace(&PORT_IN_FILE.to_string(), &port.to_string());
-        let secrets = folder.path().join(".trilby");
-        fs::create_dir(&secrets).map_err(|error| problem(&secrets, error))?;
+        write(&folder.path().join("dapr.yaml"), &apps)?;
+
+        let example = options.apps.parent().unwrap_or(Path::new(".")).join("resources");
+        let resources = folder.path().join("resources");
+        fs::create_dir(&resources).map_err(|error| problem(&resources, error))?;
+        for entry in fs::read_dir(&example).map_err(|error| problem(&example, error))? {
+            let entry = entry.map_err(|error| problem(&example, error))?;
+            let text = read(&entry.path())?.replace(NIGHTLY, "@every 2s");
+            write(&resources.join(entry.file_name()), &text)?;
+        }
+        if let Some(broker) = &options.pubsub {
+            write(&resources.join("pubsub.yaml"), &read(broker)?)?;
+        }
+
+        let data = folder.path().join(".trilby");
+        fs::create_dir(&data).map_err(|error| problem(&data, error))?;
         let key = format!(r#"{{"order-key": "{:?}"}}"#, std::time::SystemTime::now());
-        fs::write(secrets.join("secrets.json"), key.replace(' ', "")).map_err(|error| problem(&secrets, error))?;
-        fs::write(folder.path().join("dapr.yaml"), apps).map_err(|error| problem(folder.path(), error))?;
+        write(&data.join("secrets.json"), &key.replace(' ', ""))?;
         let binary = options.binaries.join("trilby");
         let binary = fs::canonicalize(&binary).map_err(|error| problem(&binary, error))?;
-        Ok(Self { folder, binary, port })
+        let site = Self { folder, binary, port };
+        site.configure(r#"{"discount": "0"}"#)?;
+        Ok(site)
+    }
+
+    /// Changes the configuration that the services read, as an operator would.
+    pub(crate) fn configure(&self, json: &str) -> Result<()> {
+        write(&self.folder.path().join(".trilby/configuration.json"), json)
     }
 
     /// Starts the services and waits for the first answer; says how long that took.
@@ -94,6 +115,18 @@ impl Services {
     pub(crate) async fn wait(mut self) -> Result<()> {
         self.child.wait().await.map(drop).map_err(|error| error.to_string())
     }
+}
+
+fn problem(what: &Path, error: std::io::Error) -> String {
+    format!("{}: {error}", what.display())
+}
+
+fn read(path: &Path) -> Result<String> {
+    fs::read_to_string(path).map_err(|error| problem(path, error))
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    fs::write(path, text).map_err(|error| problem(path, error))
 }
 
 async fn free_port() -> Result<u16> {

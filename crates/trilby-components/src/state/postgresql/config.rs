@@ -10,7 +10,7 @@ use super::dsn::Dsn;
 /// Metadata of the component. Settings of the connection that stand here replace those of the connection string.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub(super) struct Config {
+pub(crate) struct Config {
     /// In libpq's keyword form, `host=localhost user=postgres`, or as a URL, `postgres://postgres@localhost/db`.
     /// Required unless `host`, `user` and so on say where to connect to.
     #[serde(alias = "url")]
@@ -38,7 +38,7 @@ pub(super) struct Config {
     #[serde(with = "duration")]
     connection_max_idle_time: Duration,
     /// How statements reach the server. Default: `cache_statement`.
-    pub(super) query_exec_mode: ExecMode,
+    pub(crate) query_exec_mode: ExecMode,
     /// Pause between deletions of expired items; 0 or less means that they stay. Default: 1 h.
     #[serde(alias = "cleanupIntervalInSeconds", deserialize_with = "interval")]
     cleanup_interval: Duration,
@@ -84,7 +84,7 @@ impl Default for Config {
 impl Config {
     /// # Errors
     /// `InvalidMetadata` that names the property, what was found and what is allowed.
-    pub(super) fn parse(properties: &Properties) -> Result<Self> {
+    pub(crate) fn parse(properties: &Properties) -> Result<Self> {
         let config: Self = properties.parse()?;
         if config.use_azure_ad || config.use_aws_iam {
             return Err(ComponentError::metadata(
@@ -143,7 +143,7 @@ impl Config {
 /// How statements reach the server, in pgx's words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum ExecMode {
+pub(crate) enum ExecMode {
     /// Prepared once for each connection. Fastest.
     CacheStatement,
     /// As the following ones: each statement with its text and unnamed, so that a pooler such as PgBouncer may hand it

@@ -5,13 +5,18 @@ use std::{error::Error as _, future::Future, io, ops::Deref, time::Duration};
 use deadpool_postgres::{
     Client, ClientWrapper, Hook, HookError, Manager, ManagerConfig, Pool, PoolError, RecyclingMethod,
 };
+use futures_util::{
+    StreamExt as _,
+    stream::{self, BoxStream},
+};
 use tokio::time;
 use tokio_postgres::{
-    Error, Row,
+    AsyncMessage, Error, Row,
     config::Host,
     error::SqlState,
     types::{ToSql, Type},
 };
+use tokio_postgres_rustls::MakeRustlsConnect;
 use trilby_component::{ComponentError, ErrorKind, Result};
 
 use super::{
@@ -20,11 +25,16 @@ use super::{
 };
 
 /// A parameter of a statement and its type.
-pub(super) type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
+pub(crate) type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
+
+/// What a connection outside the pool hears from the server. It lives as long as it is read.
+pub(crate) type Messages = BoxStream<'static, Result<AsyncMessage, Error>>;
 
 /// A database and the connections to it.
-pub(super) struct Database {
+pub(crate) struct Database {
     pool: Pool,
+    driver: tokio_postgres::Config,
+    tls: MakeRustlsConnect,
     /// Where it is, for people.
     name: String,
     timeout: Duration,
@@ -36,12 +46,13 @@ impl Database {
     ///
     /// # Errors
     /// `InvalidMetadata` for a malformed connection string or a certificate that cannot be read.
-    pub(super) async fn new(config: &Config) -> Result<Self> {
+    pub(crate) async fn new(config: &Config) -> Result<Self> {
         let dsn = config.dsn()?;
         let driver = dsn.driver_config()?;
         let name = name(&driver);
         let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
-        let manager = Manager::from_config(driver, tls::connector(&dsn).await?, recycling);
+        let tls = tls::connector(&dsn).await?;
+        let manager = Manager::from_config(driver.clone(), tls.clone(), recycling);
         let max_idle_time = config.max_idle_time();
         let is_fresh = Hook::sync_fn(move |_, metrics| {
             if metrics.last_used() < max_idle_time { Ok(()) } else { Err(HookError::message("unused for too long")) }
@@ -51,11 +62,11 @@ impl Database {
             .pre_recycle(is_fresh)
             .build()
             .map_err(|error| ComponentError::metadata(format!("postgresql cannot be used as configured: {error}")))?;
-        Ok(Self { pool, name, timeout: config.timeout, mode: config.query_exec_mode })
+        Ok(Self { pool, driver, tls, name, timeout: config.timeout, mode: config.query_exec_mode })
     }
 
     /// Runs an operation within the time limit of the component.
-    pub(super) async fn within<T>(&self, operation: impl Future<Output = Result<T>>) -> Result<T> {
+    pub(crate) async fn within<T>(&self, operation: impl Future<Output = Result<T>>) -> Result<T> {
         time::timeout(self.timeout, operation).await.unwrap_or_else(|_| {
             let message = format!("postgresql at {} did not answer within {:?}", self.name, self.timeout);
             Err(ComponentError::new(ErrorKind::Timeout, message))
@@ -63,20 +74,44 @@ impl Database {
     }
 
     /// A connection for one operation.
-    pub(super) async fn lease(&self) -> Result<Lease> {
+    pub(crate) async fn lease(&self) -> Result<Lease> {
         match self.pool.get().await {
             Ok(client) => Ok(Lease(Some(client))),
-            Err(PoolError::Backend(error)) if is_disagreement(&error) => {
-                let cause = error.source().map(ToString::to_string).unwrap_or_default();
-                let message = format!("no connection to postgresql at {}: {cause}", self.name);
-                Err(ComponentError::new(ErrorKind::Denied, message))
-            }
-            Err(PoolError::Backend(error)) => Err(self.explain(&error)),
+            Err(PoolError::Backend(error)) => Err(self.unconnected(&error)),
             Err(error) => {
                 let message = format!("no connection to postgresql at {}: {error}", self.name);
                 Err(ComponentError::new(ErrorKind::Unavailable, message))
             }
         }
+    }
+
+    /// A connection outside the pool, for one who reads what the server says by itself.
+    pub(crate) async fn connect(&self) -> Result<(tokio_postgres::Client, Messages)> {
+        let (client, mut connection) =
+            self.driver.connect(self.tls.clone()).await.map_err(|error| self.unconnected(&error))?;
+        Ok((client, stream::poll_fn(move |context| connection.poll_message(context)).boxed()))
+    }
+
+    /// Whether the server answers.
+    pub(crate) async fn ping(&self) -> Result<()> {
+        let ping = async {
+            let client = self.lease().await?;
+            let answer = self.run(&client, "SELECT 1").await;
+            client.give_back();
+            answer
+        };
+        self.within(ping).await
+    }
+
+    /// The rows of one statement, on a connection of the pool and within the time limit.
+    pub(crate) async fn fetch(&self, sql: &str, parameters: &[Parameter<'_>]) -> Result<Vec<Row>> {
+        let fetch = async {
+            let client = self.lease().await?;
+            let rows = self.query(&client, sql, parameters).await;
+            client.give_back();
+            rows
+        };
+        self.within(fetch).await
     }
 
     /// Runs one statement.
@@ -120,12 +155,21 @@ impl Database {
         ComponentError::new(error.kind(), message).with_source(error)
     }
 
-    pub(super) fn close(&self) {
+    pub(crate) fn close(&self) {
         self.pool.close();
     }
 
+    /// Why there is no connection.
+    fn unconnected(&self, error: &Error) -> ComponentError {
+        if !is_disagreement(error) {
+            return self.explain(error);
+        }
+        let cause = error.source().map(ToString::to_string).unwrap_or_default();
+        ComponentError::new(ErrorKind::Denied, format!("no connection to postgresql at {}: {cause}", self.name))
+    }
+
     /// What `error` means for the caller.
-    pub(super) fn explain(&self, error: &Error) -> ComponentError {
+    pub(crate) fn explain(&self, error: &Error) -> ComponentError {
         let name = &self.name;
         let Some(answer) = error.as_db_error() else {
             let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
@@ -185,10 +229,10 @@ fn name(driver: &tokio_postgres::Config) -> String {
 
 /// A connection that goes back to the pool when the operation has come to its end, well or not. One whose operation was
 /// cut short is closed: an answer or a transaction may be outstanding on it.
-pub(super) struct Lease(Option<Client>);
+pub(crate) struct Lease(Option<Client>);
 
 impl Lease {
-    pub(super) fn give_back(mut self) {
+    pub(crate) fn give_back(mut self) {
         drop(self.0.take());
     }
 }

@@ -9,8 +9,11 @@ use trilby_component::{
     state::{Concurrency, DeleteRequest, SetRequest, TTL_IN_SECONDS},
 };
 
-use super::{endpoint::Connection, format::Format, link::Request};
-use crate::state::go_integer;
+use super::format::Format;
+use crate::{
+    redis::{Connection, Request},
+    state::go_integer,
+};
 
 /// Loaded into the server when it does not know it yet, then called by its hash.
 static APPLY: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("apply.lua")));

@@ -1,0 +1,5 @@
+//! Language models.
+
+pub mod echo;
+#[cfg(feature = "conversation")]
+pub mod openai;
