@@ -187,7 +187,7 @@ apps:
     assert_eq!(status, 204, "d names no folder and has the embedded set: {text}");
     assert_eq!(get(ports[0], "/v1.0/state/statestore/k").await.0, 400, "the others do not see it");
     let opened = trilby.log().matches("component loaded").count();
-    assert_eq!(opened, 4, "b and c share one, d has two; the log: {}", trilby.log());
+    assert_eq!(opened, 7, "b and c share one, d has the embedded five; the log: {}", trilby.log());
     assert_eq!(trilby.stop().await, Some(0));
 }
 
@@ -251,7 +251,7 @@ async fn compiled_ahead_of_time_a_program_runs_as_it_did() {
 async fn inspect_shows_what_a_program_needs_and_what_it_would_be_refused() {
     let site = Site::new(&[]);
     let needy =
-        r#"(component (import "trilby:dapr/state@0.2.0" (instance)) (import "wasi:sockets/tcp@0.2.3" (instance)))"#;
+        r#"(component (import "trilby:dapr/state@0.2.0" (instance (export "get" (func)))) (import "wasi:sockets/tcp@0.2.3" (instance)))"#;
     site.write("needy.wasm", wat::parse_str(needy).expect("a component"));
     let mut inspecting = site.trilby("inspect needy.wasm");
     assert_eq!(inspecting.ended().await, Some(1));

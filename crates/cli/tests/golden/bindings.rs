@@ -88,7 +88,9 @@ async fn calls() {
 async fn start_and_schedule() {
     let app = App::start().await;
     let daprd = start(&app, "@every 1s").await;
-    let theirs = recorded_arrivals("app/startup-and-cron.jsonl");
+    // The first two are questions about actors, which this build has not, and about topics, which are asked only where
+    // there is a broker.
+    let theirs = recorded_arrivals("app/startup-and-cron.jsonl").split_off(2);
     let ours = app.arrivals(|seen| seen.len() >= theirs.len()).await;
     let mut differences = Differences::load();
     for (call, (name, theirs)) in ours.iter().zip(&theirs) {

@@ -11,7 +11,11 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use tokio::time::sleep;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    time::sleep,
+};
 
 use crate::{
     JSON, eventually,
@@ -142,8 +146,30 @@ async fn redis_loses_no_acknowledged_message() {
     .await;
 }
 
+/// A stream for every topic of these tests: JetStream keeps only what a stream asks for.
+async fn create_stream(address: &str) {
+    let authority = address.trim_start_matches("nats://");
+    let mut stream = TcpStream::connect(authority).await.expect("NATS answers");
+    let wanted = r#"{"name":"storms","subjects":["storm-*"]}"#;
+    let request = format!(
+        "CONNECT {{\"verbose\":false}}\r\nSUB made 1\r\nPUB $JS.API.STREAM.CREATE.storms made {}\r\n{wanted}\r\n",
+        wanted.len()
+    );
+    stream.write_all(request.as_bytes()).await.expect("NATS reads");
+    let mut answer = String::new();
+    while !answer.contains("MSG made") {
+        let mut bytes = [0; 4096];
+        let length = stream.read(&mut bytes).await.expect("NATS answers");
+        assert!(length > 0, "NATS hung up: {answer}");
+        answer += &String::from_utf8_lossy(&bytes[..length]);
+    }
+}
+
 #[tokio::test]
 async fn jetstream_loses_no_acknowledged_message() {
+    if let Ok(address) = env::var("TRILBY_TEST_NATS") {
+        create_stream(&address).await;
+    }
     storm(&Broker {
         type_name: "pubsub.jetstream",
         variable: "TRILBY_TEST_NATS",

@@ -165,7 +165,6 @@ async fn commit(consumer: &Consumer, offsets: &Offsets) -> bool {
     }
     let committed = consumer.commit_offsets(offsets.iter().map(|(partition, offset)| (partition, offset))).await;
     if let Err(error) = &committed {
-        eprintln!("COMMIT {error}");
         // What is not committed comes again: to us or to whoever has the partition now.
         tracing::debug!(%error, "kafka was not told what was handled");
     }
@@ -191,13 +190,11 @@ impl ConsumerRebalanceListener for Watch {
         let ending = self.lanes.end(|partition| partitions.contains(partition));
         let Ok(offsets) = time::timeout(HANDOVER_LIMIT, ending).await else { return };
         if let Some(consumer) = self.consumer.get().and_then(Weak::upgrade) {
-            eprintln!("REVOKED {offsets:?}");
             commit(&consumer, &offsets).await;
         }
     }
 
     async fn on_partitions_lost(&self, partitions: &[TopicPartition]) {
-        eprintln!("LOST {partitions:?}");
         self.lanes.forget(partitions);
     }
 }
@@ -216,6 +213,5 @@ async fn remember_start(consumer: &Consumer, partitions: &[TopicPartition]) {
             starts.push((TopicPartition::new(topic, partition), OffsetAndMetadata::new(offset)));
         }
     }
-    eprintln!("ASSIGNED {partitions:?} known {known:?} starts {starts:?}");
     commit(consumer, &starts).await;
 }
