@@ -250,8 +250,7 @@ async fn compiled_ahead_of_time_a_program_runs_as_it_did() {
 #[tokio::test]
 async fn inspect_shows_what_a_program_needs_and_what_it_would_be_refused() {
     let site = Site::new(&[]);
-    let needy =
-        r#"(component (import "trilby:dapr/state@0.2.0" (instance (export "get" (func)))) (import "wasi:sockets/tcp@0.2.3" (instance)))"#;
+    let needy = r#"(component (import "trilby:dapr/state@0.2.0" (instance (export "get" (func)))) (import "wasi:sockets/tcp@0.2.3" (instance)))"#;
     site.write("needy.wasm", wat::parse_str(needy).expect("a component"));
     let mut inspecting = site.trilby("inspect needy.wasm");
     assert_eq!(inspecting.ended().await, Some(1));
