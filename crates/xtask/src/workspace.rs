@@ -37,9 +37,20 @@ impl Workspace {
     }
 
     /// Cargo, as it was when it started this tool, in the root.
+    ///
+    /// What cargo told this tool about its own package is taken away again: build scripts ask to be run anew when such
+    /// a variable changes (`ring`'s does), and half of the tree would be built twice, once by us and once by hand.
     pub(crate) fn cargo(&self) -> Command {
         let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         cargo.current_dir(&self.root);
+        for (name, _) in env::vars_os() {
+            let of_package = name.to_str().is_some_and(|name| {
+                name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") || name.starts_with("CARGO_BIN_")
+            });
+            if of_package {
+                cargo.env_remove(name);
+            }
+        }
         cargo
     }
 

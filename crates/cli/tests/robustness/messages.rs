@@ -68,6 +68,11 @@ fn kills() -> usize {
     env::var("TRILBY_TEST_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(3)
 }
 
+/// A word of this run alone: topic, consumer and group.
+fn run() -> String {
+    format!("storm-{}", std::process::id())
+}
+
 /// Between 200 and 1000 ms, so that kills hit different moments.
 fn moment() -> Duration {
     Duration::from_millis(200 + RandomState::new().hash_one(0) % 800)
@@ -92,7 +97,7 @@ async fn publish(port: u16, path: String, prefix: String) -> Vec<String> {
 
 async fn storm(broker: &Broker) {
     let Some(address) = backend(broker.variable, &format!("{}: kill -9 under load", broker.type_name)) else { return };
-    let run = format!("storm-{}", std::process::id());
+    let run = run();
     let consumer = Consumer::start(&run).await;
     let metadata = broker.metadata.replace("ADDRESS", &address).replace("RUN", &run);
     let start = || {
@@ -146,13 +151,14 @@ async fn redis_loses_no_acknowledged_message() {
     .await;
 }
 
-/// A stream for every topic of these tests: JetStream keeps only what a stream asks for.
+/// A stream for the topic of this run: JetStream keeps only what a stream asks for.
 async fn create_stream(address: &str) {
     let authority = address.trim_start_matches("nats://");
     let mut stream = TcpStream::connect(authority).await.expect("NATS answers");
-    let wanted = r#"{"name":"storms","subjects":["storm-*"]}"#;
+    let run = run();
+    let wanted = json!({ "name": run, "subjects": [run] }).to_string();
     let request = format!(
-        "CONNECT {{\"verbose\":false}}\r\nSUB made 1\r\nPUB $JS.API.STREAM.CREATE.storms made {}\r\n{wanted}\r\n",
+        "CONNECT {{\"verbose\":false}}\r\nSUB made 1\r\nPUB $JS.API.STREAM.CREATE.{run} made {}\r\n{wanted}\r\n",
         wanted.len()
     );
     stream.write_all(request.as_bytes()).await.expect("NATS reads");

@@ -343,7 +343,7 @@ mod tests {
         let (mut session, mut out) = (Session::default(), BytesMut::new());
         session.resume(false, &mut out);
         let _feed = subscribe(&mut session, &mut out);
-        let mut take = |session: &mut Session, out: &mut BytesMut| {
+        let take = |session: &mut Session, out: &mut BytesMut| {
             session.packet(Packet::Publish(arriving("x", Qos::ExactlyOnce, 5)), out)
         };
         let (_, message) = take(&mut session, &mut out).expect("it is new");

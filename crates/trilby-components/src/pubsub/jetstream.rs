@@ -1,7 +1,8 @@
 //! `pubsub.jetstream`: topics as subjects of NATS, kept in streams of JetStream that somebody has made.
 //!
-//! The id of a CloudEvent goes along as `Nats-Msg-Id`, by which the server drops what is published twice. Each
-//! subscription is a push consumer, so that one that is durable can be shared with Dapr. A message that is not handled is
+//! Topic and id of a CloudEvent go along as `Nats-Msg-Id`, by which the server drops what is published twice. Dapr sends
+//! the id alone, and so loses a dead letter whose topic is in the stream where the event was: a stream knows an id only
+//! once, whatever its subject. Each subscription is a push consumer, so that one that is durable can be shared with Dapr. A message that is not handled is
 //! sent again: after `ackWait` if that is set, else at once the first time and later and later from then on, where Dapr
 //! would have the server send it again without a pause.
 //!
@@ -111,7 +112,7 @@ impl JetStream {
     async fn send(&self, topic: &str, data: &Bytes) -> Result<PublishAckFuture> {
         let mut headers = HeaderMap::new();
         if let Some(id) = event_id(data) {
-            headers.insert(NATS_MESSAGE_ID, &*id);
+            headers.insert(NATS_MESSAGE_ID, format!("{topic}:{id}"));
         }
         let sent = self.context.publish_with_headers(topic.to_owned(), headers, data.clone()).await;
         sent.map_err(|error| server::explain_publish(&error))
