@@ -16,18 +16,23 @@ use std::{
 
 use bytes::Bytes;
 use clap::Parser;
-use tokio::{sync::Semaphore, time::sleep};
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time::sleep,
+};
 use trilby::{
     Api, AppSpec, Ctx, Trilby,
     component::{Metadata, state},
-    core::pubsub::{Outcome, Publish, StreamRequest},
+    core::pubsub::{BulkPublish, Outcome, PublishEntry, StreamRequest},
 };
 
 use crate::tally::{Costs, Tally};
 
-type Result<T> = std::result::Result<T, Box<dyn Error>>;
+type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
 const SENSORS: usize = 64;
+/// Most messages in one request to the broker.
+const MOST_TOGETHER: usize = 64;
 const STATE: &str = "{apiVersion: dapr.io/v1alpha1, kind: Component, metadata: {name: statestore},
  spec: {type: state.in-memory, version: v1, metadata: [{name: keyPrefix, value: none}]}}";
 const BROKER: &str = "{apiVersion: dapr.io/v1alpha1, kind: Component, metadata: {name: pubsub},
@@ -52,7 +57,11 @@ struct Options {
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let options = Options::parse();
+    // As a task: what waits in `main` itself is on a thread of its own, which every event would have to wake.
+    tokio::spawn(run(Options::parse())).await?
+}
+
+async fn run(options: Options) -> Result<()> {
     let broker = match &options.pubsub {
         Some(path) => std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?,
         None => BROKER.to_owned(),
@@ -83,7 +92,11 @@ async fn main() -> Result<()> {
         }
         streamed.settle(Outcome::Ack);
     }
-    producer.abort();
+    if producer.is_finished() {
+        producer.await??;
+    } else {
+        producer.abort();
+    }
     println!("{}", costs.end(&mut tally)?);
     trilby.shutdown().await;
     tally.verdict()
@@ -111,21 +124,37 @@ async fn describe_sensors(api: &Api) -> Result<()> {
 }
 
 /// Publishes readings of about 100 bytes, as many at a time as there is room for.
-async fn produce(api: Api, room: Arc<Semaphore>, messages: usize) -> std::result::Result<(), trilby::ApiError> {
+async fn produce(api: Api, room: Arc<Semaphore>, messages: usize) -> Result<()> {
     let (ctx, started) = (Ctx::default(), Instant::now());
-    for number in 0..messages {
+    let mut number = 0;
+    while number < messages {
         let Ok(permit) = room.acquire().await else { break };
+        let more = room.available_permits().min(MOST_TOGETHER - 1).min(messages - number - 1);
+        let more = u32::try_from(more).ok().and_then(|more| room.try_acquire_many(more).ok());
+        let count = 1 + more.as_ref().map_or(0, SemaphorePermit::num_permits);
         permit.forget();
-        let (of, nth, sent) = (number % SENSORS, number / SENSORS, started.elapsed().as_micros());
-        let data =
-            format!(r#"{{"of":{of},"nth":{nth},"sent":{sent},"celsius":21.5,"site":"rotterdam","status":"nominal"}}"#);
-        let publish = Publish {
-            topic: "readings".to_owned(),
-            data: Bytes::from(data),
-            content_type: "application/json".to_owned(),
-            metadata: [("cloudevent.subject".to_owned(), sensor(of))].into(),
-        };
-        api.pubsub.publish(&ctx, "pubsub", publish).await?;
+        if let Some(more) = more {
+            more.forget();
+        }
+        let sent = started.elapsed().as_micros();
+        let entries = (number..number + count).map(|number| reading(number, sent)).collect();
+        let publish = BulkPublish { topic: "readings".to_owned(), entries, metadata: Metadata::new() };
+        if let Some(failed) = api.pubsub.bulk_publish(&ctx, "pubsub", publish).await?.into_iter().next() {
+            return Err(format!("a reading was not published: {}", failed.error).into());
+        }
+        number += count;
     }
     Ok(())
+}
+
+fn reading(number: usize, sent: u128) -> PublishEntry {
+    let (of, nth) = (number % SENSORS, number / SENSORS);
+    let data =
+        format!(r#"{{"of":{of},"nth":{nth},"sent":{sent},"celsius":21.5,"site":"rotterdam","status":"nominal"}}"#);
+    PublishEntry {
+        entry_id: number.to_string(),
+        data: Bytes::from(data),
+        content_type: "application/json".to_owned(),
+        metadata: [("cloudevent.subject".to_owned(), sensor(of))].into(),
+    }
 }

@@ -7,12 +7,12 @@ use std::{
     borrow::Cow,
     fmt,
     ops::Range,
-    str,
     time::{Duration, SystemTime},
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
+use bytestring::ByteString;
 use serde_json::{Map, Value};
 use trilby_component::{Metadata, pubsub::Message};
 use uuid::Uuid;
@@ -34,8 +34,9 @@ const CORE: [&str; 7] = ["id", "source", "datacontenttype", "type", "specversion
 /// A CloudEvent: parsed as far as routing and doors need it, and kept as it came for apps that take it whole.
 #[derive(Debug, Clone)]
 pub struct Event {
-    json: Bytes,
-    /// The data, where it is not a part of `json`.
+    /// The envelope; empty in binary mode.
+    envelope: ByteString,
+    /// The data, where it is not a part of the envelope.
     payload: Option<Bytes>,
     fields: Vec<Field>,
 }
@@ -95,7 +96,10 @@ impl Event {
     /// The envelope, as an HTTP app gets it; of an event in binary mode the data alone, as with Dapr.
     #[must_use]
     pub fn json(&self) -> Bytes {
-        self.json.clone()
+        match &self.payload {
+            Some(payload) if self.envelope.is_empty() => payload.clone(),
+            _ => self.envelope.as_bytes().clone(),
+        }
     }
 
     /// `id`; empty if it has none.
@@ -140,10 +144,12 @@ impl Event {
         }
         match self.content("data") {
             Some(Content::Text(_, Some(range))) if content_type::is_json(self.data_content_type()) => {
-                self.json.slice(range.clone())
+                self.envelope.as_bytes().slice(range.clone())
             }
-            Some(Content::Json(range)) if &self.json[range.clone()] == b"null" => Bytes::new(),
-            Some(Content::Text(Text::Within(range), _) | Content::Json(range)) => self.json.slice(range.clone()),
+            Some(Content::Json(range)) if &self.envelope[range.clone()] == "null" => Bytes::new(),
+            Some(Content::Text(Text::Within(range), _) | Content::Json(range)) => {
+                self.envelope.as_bytes().slice(range.clone())
+            }
             Some(Content::Text(Text::Beside(text), _)) => Bytes::copy_from_slice(text.as_bytes()),
             None => Bytes::new(),
         }
@@ -199,9 +205,9 @@ impl Event {
             }
         }
         object.plain("type", "com.dapr.event.sent");
-        let json = object.finish();
-        let fields = str::from_utf8(&json).map_or_else(|_| Vec::new(), |text| fields(text).unwrap_or_default());
-        Self { json, payload: Some(message.data.clone()), fields }
+        let envelope = ByteString::try_from(object.finish()).expect("its parts are texts");
+        let fields = fields(&envelope).unwrap_or_default();
+        Self { envelope, payload: Some(message.data.clone()), fields }
     }
 
     fn binary(message: &Message, content_type: &str) -> Self {
@@ -212,13 +218,13 @@ impl Event {
         };
         let mut fields: Vec<_> = message.metadata.iter().filter_map(attribute).collect();
         fields.push(Field::beside("datacontenttype", content_type));
-        Self { json: message.data.clone(), payload: Some(message.data.clone()), fields }
+        Self { envelope: ByteString::new(), payload: Some(message.data.clone()), fields }
     }
 
     fn structured(message: &Message) -> Result<Self, MalformedEvent> {
-        let text = str::from_utf8(&message.data).map_err(|error| MalformedEvent(error.to_string()))?;
-        let fields = fields(text).map_err(|error| MalformedEvent(error.to_string()))?;
-        let mut event = Self { json: message.data.clone(), payload: None, fields };
+        let envelope = ByteString::try_from(message.data.clone()).map_err(|error| MalformedEvent(error.to_string()))?;
+        let fields = fields(&envelope).map_err(|error| MalformedEvent(error.to_string()))?;
+        let mut event = Self { envelope, payload: None, fields };
         event.add_trace(&message.metadata);
         Ok(event)
     }
@@ -246,7 +252,7 @@ impl Event {
 
     fn read<'a>(&'a self, text: &'a Text) -> &'a str {
         match text {
-            Text::Within(range) => str::from_utf8(&self.json[range.clone()]).expect("it was text when it was parsed"),
+            Text::Within(range) => &self.envelope[range.clone()],
             Text::Beside(text) => text,
         }
     }
@@ -255,7 +261,7 @@ impl Event {
         match content {
             Content::Text(text, _) => self.read(text).into(),
             // Only numbers that no float holds fail here: the syntax was checked.
-            Content::Json(range) => serde_json::from_slice(&self.json[range.clone()]).unwrap_or_default(),
+            Content::Json(range) => serde_json::from_str(&self.envelope[range.clone()]).unwrap_or_default(),
         }
     }
 }

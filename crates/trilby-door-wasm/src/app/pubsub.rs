@@ -178,6 +178,8 @@ fn to_wit(event: &Event, place: &Place<'_>, metadata: &Metadata) -> events::Even
             "subject" => subject = Some(text(value)),
             // Said by the place.
             "topic" | "pubsubname" => {}
+            // A trace that is not there. Every text costs an allocation in the guest.
+            "traceid" | "traceparent" | "tracestate" if value == "" => {}
             _ => extensions.push((name.to_owned(), text(value))),
         }
     }

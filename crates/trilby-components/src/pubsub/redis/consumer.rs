@@ -31,6 +31,11 @@ use super::{
 /// How long entries may still come in that Redis is handing out when the subscription ends.
 const GRACE: Duration = Duration::from_millis(100);
 
+/// Acknowledgements go out together: when there are so many (or half of the queue), when there is nothing else to do, and
+/// at the latest after so long. Each would cost a request as long as the delivery itself.
+const ACKS: usize = 32;
+const ACK_DELAY: Duration = Duration::from_millis(5);
+
 /// When entries that were not handled are delivered again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Redelivery {
@@ -63,6 +68,8 @@ impl Consumer {
         let mut claiming = pin!(Fuse::terminated());
         let mut worker = pin!(Fuse::terminated());
         let mut acknowledging = pin!(Fuse::terminated());
+        let mut ack_due = pin!(Fuse::terminated());
+        let mut is_ack_due = false;
         let mut grace = pin!(Fuse::terminated());
         let mut stopped = pin!(stop.cancelled().fuse());
         let mut looks = time::interval(self.redelivery.map_or(Duration::MAX, |redelivery| redelivery.every));
@@ -71,7 +78,14 @@ impl Consumer {
 
         loop {
             if acknowledging.is_terminated() && !hand.handled.is_empty() {
-                acknowledging.set(self.group.acknowledge(mem::take(&mut hand.handled), &stop).fuse());
+                let is_idle = delivering.is_empty() && hand.queue.is_empty();
+                if is_idle || is_ack_due || stopped.is_terminated() || hand.has_many_handled() {
+                    acknowledging.set(self.group.acknowledge(mem::take(&mut hand.handled), &stop).fuse());
+                    ack_due.set(Fuse::terminated());
+                    is_ack_due = false;
+                } else if ack_due.is_terminated() {
+                    ack_due.set(time::sleep(ACK_DELAY).fuse());
+                }
             }
             if !stopped.is_terminated() {
                 if worker.is_terminated() && !hand.queue.is_empty() {
@@ -93,6 +107,7 @@ impl Consumer {
                     grace.set(time::sleep(GRACE).fuse());
                 }
                 ids = &mut acknowledging => hand.let_go(&ids),
+                () = &mut ack_due => is_ack_due = true,
                 entries = &mut reading => hand.take(entries),
                 (entries, is_full) = &mut claiming => {
                     hand.take(entries);
@@ -204,6 +219,10 @@ impl Hand {
     fn room(&self) -> usize {
         // What could not be acknowledged counts too: it must not grow without bound.
         self.depth.saturating_sub(self.queue.len().max(self.handled.len()))
+    }
+
+    fn has_many_handled(&self) -> bool {
+        self.handled.len() >= ACKS.min(self.depth.div_ceil(2))
     }
 
     /// Whether reading is worth a request: in halves of the queue, not one by one.
