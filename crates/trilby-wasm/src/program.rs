@@ -252,7 +252,8 @@ impl Engine {
                 return Ok(Some((slot, true)));
             }
             // Optimised code may do what baseline code cannot, or say better what is wrong.
-            let code = started.baseline().and_then(|baseline| Code::new(baseline, kind, &wasm).ok());
+            let compile = |baseline| on_threads(|| {}, || Code::new(baseline, kind, &wasm).ok());
+            let code = started.baseline().and_then(compile);
             Ok(code.map(|code| (Arc::new(Slot::new_with(Some(code))), false)))
         };
         blocking(find).await.ok()?
@@ -319,15 +320,19 @@ type Build<'a> = &'a (dyn Fn() -> Result<Code, LoadReason> + Sync);
 
 #[cfg(feature = "compiler")]
 fn in_background(build: Build<'_>) -> Result<Code, LoadReason> {
-    let pool = rayon::ThreadPoolBuilder::new()
-        .thread_name(|_| "wasm-compile".into())
-        .start_handler(|_| crate::lane::lower_priority())
-        .build();
-    match pool {
-        Ok(pool) => pool.install(build),
+    on_threads(crate::lane::lower_priority, build)
+}
+
+/// Compiles on threads of its own, each of which does `prepare` first. They end with the work, and what their allocator
+/// has is there for the next: memory for compiling a big program is taken once and not for each code of it.
+#[cfg(feature = "compiler")]
+fn on_threads<T: Send>(prepare: fn(), compile: impl FnOnce() -> T + Send) -> T {
+    let name = |_: usize| "wasm-compile".to_owned();
+    match rayon::ThreadPoolBuilder::new().thread_name(name).start_handler(move |_| prepare()).build() {
+        Ok(pool) => pool.install(compile),
         Err(error) => {
-            tracing::debug!(%error, "no threads to compile on in the background");
-            build()
+            tracing::debug!(%error, "no threads to compile on");
+            compile()
         }
     }
 }
