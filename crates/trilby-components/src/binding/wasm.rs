@@ -16,8 +16,8 @@ use trilby_component::{
     properties::duration,
 };
 use trilby_wasm::{
-    AllowedHosts, Better, CallError, Capture, Command, Engine, Finished, Grants, HostPattern, InvalidHost, Invocation,
-    Limits, LoadError, LoadReason, Source,
+    AllowedHosts, Better, CallError, Capture, Command, Engine, Finished, Grants, HostPattern, Invocation, Limits,
+    LoadError, LoadReason, Source,
 };
 
 use crate::byte_size;
@@ -199,12 +199,8 @@ fn source(url: &str) -> Result<Source> {
 }
 
 fn hosts(text: &str) -> Result<AllowedHosts> {
-    let host = |text: &str| text.trim().parse().map_err(|error: InvalidHost| unparsed(&error));
-    text.split(',')
-        .filter(|part| !part.trim().is_empty())
-        .map(host)
-        .collect::<Result<Vec<HostPattern>>>()
-        .map(|hosts| hosts.into_iter().collect())
+    let host = |text: &str| text.trim().parse::<HostPattern>().map_err(|error| unparsed(&error));
+    text.split(',').filter(|part| !part.trim().is_empty()).map(host).collect()
 }
 
 fn variables(text: &str) -> Result<Vec<(String, String)>> {
