@@ -50,11 +50,6 @@ impl Cache {
         }
     }
 
-    /// Whether an entry is there, sound or not.
-    pub(crate) fn has(&self, source: &Digest) -> bool {
-        self.path(source).exists()
-    }
-
     /// Keeps what was compiled. Readers see the whole entry or none.
     pub(crate) fn put(&self, seal: &Seal, image: Vec<u8>) {
         let path = self.path(&seal.source);

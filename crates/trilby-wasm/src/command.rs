@@ -1,5 +1,10 @@
 //! Runs a program from its beginning to its end: a preview 1 command or a component that exports `wasi:cli/run`.
 
+mod draft;
+mod kept;
+mod link;
+mod outgoing;
+
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -7,20 +12,23 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
-use wasmtime::component::{self, ResourceTable};
-use wasmtime::{InstancePre, Linker, Store};
-use wasmtime_wasi::p1::{self, WasiP1Ctx};
+use wasmtime::{Extern, InstancePre, ModuleExport, Store};
+use wasmtime_wasi::WasiCtxBuilder;
 use wasmtime_wasi::p2::bindings::CommandPre;
 use wasmtime_wasi::p2::pipe::MemoryInputPipe;
-use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
+use wasmtime_wasi_http::WasiHttpCtx;
 
+use self::draft::Draft;
+use self::kept::{Bounded, Kept};
+use self::link::{ComponentState, Entry, Linked, ModuleState};
+use self::outgoing::{Client, Outgoing};
 use crate::engine::Engine;
-use crate::error::{CallError, LoadError, LoadReason};
+use crate::error::{CallError, LoadError};
 use crate::lane::Habit;
-use crate::limits::{Exceeded, HostState, Limits, Meter};
-use crate::program::{Kind, Program};
+use crate::limits::{HostState, Limits, Meter};
+use crate::program::Program;
 use crate::turns::Turns;
-use crate::wasi::{Grants, Logs, Output, Stream, Write};
+use crate::wasi::{Grants, Logs, Stream};
 
 /// A program that is run, each time in an instance of its own.
 pub struct Command {
@@ -28,17 +36,9 @@ pub struct Command {
     limits: Limits,
     habit: Arc<Habit>,
     turns: Arc<Turns>,
+    /// `None` if it does not speak HTTP.
+    client: Option<Arc<Client>>,
     linked: RwLock<Arc<Linked>>,
-}
-
-struct Linked {
-    wasmtime: wasmtime::Engine,
-    entry: Entry,
-}
-
-enum Entry {
-    Module(InstancePre<ModuleState>),
-    Component(CommandPre<ComponentState>),
 }
 
 /// What one run gets. The default is nothing, and up to 1 MiB of each output is kept.
@@ -84,15 +84,27 @@ pub struct Finished {
 }
 
 impl Command {
-    /// Links a program with WASI and nothing else.
+    /// Links a program with WASI and nothing else: `wasi:http` of 0.2, and for modules the draft of it that Dapr has.
     ///
     /// # Errors
     ///
     /// `Link` if it imports anything else, or is no command.
     pub fn new(engine: &Engine, program: &Program, limits: Limits) -> Result<Self, LoadError> {
-        let linked = RwLock::new(Arc::new(Linked::new(program)?));
-        let turns = Arc::new(Turns::new(&limits));
-        Ok(Self { engine: engine.clone(), limits, habit: Arc::default(), turns, linked })
+        let linked = Linked::new(program)?;
+        let client = linked.speaks_http.then(Client::new).transpose().map_err(|reason| reason.of(program.name()))?;
+        Ok(Self {
+            engine: engine.clone(),
+            turns: Arc::new(Turns::new(&limits)),
+            limits,
+            habit: Arc::default(),
+            client: client.map(Arc::new),
+            linked: RwLock::new(Arc::new(linked)),
+        })
+    }
+
+    /// Whether it imports what it takes to send HTTP requests. Which hosts it may send them to is a grant.
+    pub fn speaks_http(&self) -> bool {
+        self.client.is_some()
     }
 
     /// Runs the code of `program` from the next run on: [better](crate::Better) code of the same.
@@ -126,9 +138,11 @@ impl Command {
                 None
             }
         };
+        let outgoing = Outgoing { client: self.client.clone(), hosts: invocation.grants.hosts };
+        let wasmtime = &linked.wasmtime;
         let code = match &linked.entry {
-            Entry::Module(pre) => self.run_module(&linked.wasmtime, pre.clone(), wasi, turn).await,
-            Entry::Component(pre) => self.run_component(&linked.wasmtime, pre.clone(), wasi, turn).await,
+            Entry::Module { pre, start } => self.run_module(wasmtime, pre.clone(), *start, wasi, outgoing, turn).await,
+            Entry::Component(pre) => self.run_component(wasmtime, pre.clone(), wasi, outgoing, turn).await,
         }?;
         let finished = Finished { code, ..Finished::default() };
         Ok(match kept {
@@ -141,15 +155,19 @@ impl Command {
         &self,
         wasmtime: &wasmtime::Engine,
         pre: InstancePre<ModuleState>,
+        start: ModuleExport,
         mut wasi: WasiCtxBuilder,
+        outgoing: Outgoing,
         turn: OwnedSemaphorePermit,
     ) -> Result<i32, CallError> {
-        let state = ModuleState { wasi: wasi.build_p1(), meter: Meter::new(&self.limits) };
-        self.drive(wasmtime, state, turn, |store| {
+        let draft = self.speaks_http().then(|| Box::new(Draft::new(outgoing, &self.limits)));
+        let state = ModuleState { wasi: wasi.build_p1(), draft, meter: Meter::new(&self.limits) };
+        self.drive(wasmtime, state, turn, move |store| {
             Box::pin(async move {
                 let instance = pre.instantiate_async(&mut *store).await?;
-                let start = instance.get_typed_func::<(), ()>(&mut *store, START)?;
-                start.call_async(store, ()).await?;
+                let start = instance.get_module_export(&mut *store, &start).and_then(Extern::into_func);
+                let start = start.ok_or_else(|| wasmtime::format_err!("its start is no function"))?;
+                start.typed::<(), ()>(&mut *store)?.call_async(store, ()).await?;
                 Ok(0)
             })
         })
@@ -161,10 +179,16 @@ impl Command {
         wasmtime: &wasmtime::Engine,
         pre: CommandPre<ComponentState>,
         mut wasi: WasiCtxBuilder,
+        outgoing: Outgoing,
         turn: OwnedSemaphorePermit,
     ) -> Result<i32, CallError> {
-        let state =
-            ComponentState { wasi: wasi.build(), table: self.limits.resource_table(), meter: Meter::new(&self.limits) };
+        let state = ComponentState {
+            wasi: wasi.build(),
+            http: WasiHttpCtx::new(),
+            outgoing,
+            table: self.limits.resource_table(),
+            meter: Meter::new(&self.limits),
+        };
         self.drive(wasmtime, state, turn, |store| {
             Box::pin(async move {
                 let command = pre.instantiate_async(&mut *store).await?;
@@ -214,115 +238,5 @@ impl fmt::Debug for Command {
     }
 }
 
-/// Where a preview 1 command begins.
-const START: &str = "_start";
-
 /// Bytes kept of standard error where standard output is what counts.
 const STDERR_BYTES: usize = 64 << 10;
-
-impl Linked {
-    fn new(program: &Program) -> Result<Self, LoadError> {
-        let entry = match program.kind() {
-            Kind::Module => link_module(program),
-            Kind::Component => link_component(program),
-        };
-        let entry = entry.map_err(|error| LoadReason::Link(error).of(program.name()))?;
-        Ok(Self { wasmtime: program.wasmtime().clone(), entry })
-    }
-}
-
-fn link_module(program: &Program) -> wasmtime::Result<Entry> {
-    let module = program.module()?;
-    if module.get_export(START).is_none() {
-        return Err(wasmtime::format_err!("it exports no {START}, so it is a library and not a command"));
-    }
-    let mut linker = Linker::new(program.wasmtime());
-    p1::add_to_linker_async(&mut linker, |state: &mut ModuleState| &mut state.wasi)?;
-    Ok(Entry::Module(linker.instantiate_pre(module)?))
-}
-
-fn link_component(program: &Program) -> wasmtime::Result<Entry> {
-    let mut linker = component::Linker::new(program.wasmtime());
-    wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
-    Ok(Entry::Component(CommandPre::new(linker.instantiate_pre(program.component()?)?)?))
-}
-
-struct ModuleState {
-    wasi: WasiP1Ctx,
-    meter: Meter,
-}
-
-impl HostState for ModuleState {
-    fn meter(&mut self) -> &mut Meter {
-        &mut self.meter
-    }
-}
-
-struct ComponentState {
-    wasi: WasiCtx,
-    table: ResourceTable,
-    meter: Meter,
-}
-
-impl HostState for ComponentState {
-    fn meter(&mut self) -> &mut Meter {
-        &mut self.meter
-    }
-}
-
-impl WasiView for ComponentState {
-    fn ctx(&mut self) -> WasiCtxView<'_> {
-        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
-    }
-}
-
-/// The output of a run that keeps it.
-struct Kept {
-    stdout: Output<Bounded>,
-    stderr: Output<Bounded>,
-}
-
-struct Bounded {
-    bytes: Vec<u8>,
-    limit: usize,
-    /// Whether the program is ended when there is more, and not just its output cut.
-    ends: bool,
-    is_cut: bool,
-}
-
-impl Bounded {
-    fn cut(limit: usize) -> Self {
-        Self { bytes: Vec::new(), limit, ends: false, is_cut: false }
-    }
-
-    fn ended(limit: usize) -> Self {
-        Self { ends: true, ..Self::cut(limit) }
-    }
-}
-
-impl Kept {
-    fn attach(wasi: &mut WasiCtxBuilder, stdout: Bounded, stderr: Bounded) -> Self {
-        let kept = Self { stdout: Output::new(stdout), stderr: Output::new(stderr) };
-        wasi.stdout(kept.stdout.clone()).stderr(kept.stderr.clone());
-        kept
-    }
-
-    fn fill(&self, finished: Finished) -> Finished {
-        let (mut stdout, mut stderr) = (self.stdout.lock(), self.stderr.lock());
-        Finished {
-            is_cut: stdout.is_cut || stderr.is_cut,
-            stdout: std::mem::take(&mut stdout.bytes).into(),
-            stderr: std::mem::take(&mut stderr.bytes).into(),
-            ..finished
-        }
-    }
-}
-
-impl Write for Bounded {
-    fn write(&mut self, bytes: &[u8]) -> Result<(), Exceeded> {
-        let fits = bytes.len().min(self.limit - self.bytes.len());
-        self.bytes.extend_from_slice(&bytes[..fits]);
-        self.is_cut |= fits < bytes.len();
-        if self.ends && self.is_cut { Err(Exceeded::Output { limit: self.limit }) } else { Ok(()) }
-    }
-}

@@ -123,10 +123,11 @@ impl Drop for SlowLane {
     }
 }
 
-fn lower_priority() {
+/// Gives this thread a low priority, for good.
+pub(crate) fn lower_priority() {
     #[cfg(unix)]
     if let Err(error) = rustix::process::nice(10) {
-        tracing::debug!(%error, "the slow lane runs at normal priority");
+        tracing::debug!(%error, "a thread for long work runs at normal priority");
     }
 }
 

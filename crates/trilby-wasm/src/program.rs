@@ -24,7 +24,7 @@ pub(crate) type Digest = [u8; 32];
 /// One program of an engine, filled by whoever loads it first.
 pub(crate) type Slot = OnceCell<Code>;
 
-/// Size from which a module takes so long to optimise that it is worth doing without at first. About 0.2 s.
+/// Size from which a program takes so long to optimise that it is worth doing without at first. About 0.2 s.
 #[cfg(feature = "compiler")]
 const BASELINE_BYTES: usize = 1 << 20;
 
@@ -70,6 +70,17 @@ impl fmt::Display for Kind {
 pub(crate) enum Code {
     Component(Component),
     Module(Module),
+}
+
+#[cfg(feature = "compiler")]
+impl Code {
+    /// Compiles some Wasm.
+    fn new(engine: &wasmtime::Engine, kind: Kind, wasm: &[u8]) -> wasmtime::Result<Self> {
+        Ok(match kind {
+            Kind::Component => Self::Component(Component::from_binary(engine, wasm)?),
+            Kind::Module => Self::Module(Module::from_binary(engine, wasm)?),
+        })
+    }
 }
 
 /// A program that can run, though better code of it may still be to come.
@@ -198,7 +209,7 @@ impl Engine {
         compile().map_err(|reason: LoadReason| reason.of(name))
     }
 
-    /// As [`load`](Self::load), but sooner: a big module that no cache holds is first compiled to baseline code, several
+    /// As [`load`](Self::load), but sooner: a big program that no cache holds is first compiled to baseline code, several
     /// times faster, which runs several times slower. [`Better`] is then what makes up for it.
     pub async fn load_tiered(&self, source: &Source) -> Result<Tiered, LoadError> {
         #[cfg(feature = "compiler")]
@@ -208,38 +219,44 @@ impl Engine {
                 Ok(wasm) => wasm,
                 Err(reason) => return Err(reason.of(name)),
             };
-            return Ok(match self.baseline(&wasm).await {
-                Some(slot) => Tiered {
-                    program: self.program(name.clone(), Ok(slot))?,
-                    better: Some(Better { engine: self.clone(), name, wasm }),
-                },
-                None => Tiered { program: self.program(name, self.fill(wasm).await)?, better: None },
-            });
+            let (slot, is_optimised) = match self.soon(&wasm).await {
+                Some(soon) => soon,
+                None => (self.fill(wasm.clone()).await.map_err(|reason| reason.of(&name))?, true),
+            };
+            let program = Program { name: name.as_str().into(), slot };
+            let better = (!is_optimised).then(|| Better { engine: self.clone(), name, wasm });
+            return Ok(Tiered { program, better });
         }
         Ok(Tiered { program: self.load(source).await?, better: None })
     }
 
-    /// Baseline code of a module, if optimised code would take long: not if it is small or there already.
+    /// Code of a big program that is there already, or else baseline code; and whether it is optimised.
     #[cfg(feature = "compiler")]
-    async fn baseline(&self, wasm: &Bytes) -> Option<Arc<Slot>> {
-        if wasm.len() < BASELINE_BYTES || identify(wasm).ok()? != Kind::Module {
+    async fn soon(&self, wasm: &Bytes) -> Option<(Arc<Slot>, bool)> {
+        if wasm.len() < BASELINE_BYTES {
             return None;
         }
+        let kind = identify(wasm).ok()?;
         let (engine, wasm) = (self.clone(), wasm.clone());
-        let compile = move || {
+        let find = move || {
             let digest = Sha256::digest(&wasm).into();
             let started = engine.start()?;
-            let is_there =
-                engine.slot(digest).initialized() || started.cache.as_ref().is_some_and(|cache| cache.has(&digest));
-            if is_there {
-                return Ok(None);
+            let slot = engine.slot(digest);
+            if !slot.initialized()
+                && let Some(code) = started.cache.as_ref().and_then(|cache| cache.get(&started.wasmtime, &digest))
+            {
+                // Fails if somebody else is about to do the same.
+                let _ = slot.set(code);
             }
-            let module = started.baseline().map(|baseline| Module::from_binary(baseline, &wasm)).transpose();
+            if slot.initialized() {
+                return Ok(Some((slot, true)));
+            }
             // Optimised code may do what baseline code cannot, or say better what is wrong.
-            Ok(module.unwrap_or_default())
+            let compile = |baseline| on_threads(|| {}, || Code::new(baseline, kind, &wasm).ok());
+            let code = started.baseline().and_then(compile);
+            Ok(code.map(|code| (Arc::new(Slot::new_with(Some(code))), false)))
         };
-        let module = blocking(compile).await.ok()??;
-        Some(Arc::new(Slot::new_with(Some(Code::Module(module)))))
+        blocking(find).await.ok()?
     }
 
     fn program(&self, name: String, loaded: Result<Arc<Slot>, LoadReason>) -> Result<Program, LoadError> {
@@ -250,11 +267,20 @@ impl Engine {
     }
 
     async fn fill(&self, wasm: Bytes) -> Result<Arc<Slot>, LoadReason> {
+        self.fill_by(wasm, |build| build()).await
+    }
+
+    /// Fills the slot of a program by calling what builds its code in `how`, on a thread that may be blocked.
+    async fn fill_by(
+        &self,
+        wasm: Bytes,
+        how: impl FnOnce(Build<'_>) -> Result<Code, LoadReason> + Send + 'static,
+    ) -> Result<Arc<Slot>, LoadReason> {
         let kind = identify(&wasm)?;
         let digest = Sha256::digest(&wasm).into();
         let slot = self.slot(digest);
         let engine = self.clone();
-        slot.get_or_try_init(|| blocking(move || build(engine.start()?, kind, &wasm, digest))).await?;
+        slot.get_or_try_init(|| blocking(move || how(&|| build(engine.start()?, kind, &wasm, digest)))).await?;
         Ok(slot)
     }
 
@@ -270,14 +296,16 @@ impl Engine {
 }
 
 impl Better {
-    /// Compiles it. What is done stays in the cache, whoever awaits this.
+    /// Compiles it on threads of low priority, since the baseline code is in use meanwhile. What is done stays in the
+    /// cache, whoever awaits this.
     ///
     /// # Errors
     ///
     /// `Invalid` if optimised code cannot be made of it; the baseline code runs on.
     pub async fn load(self) -> Result<Program, LoadError> {
         let Self { engine, name, wasm } = self;
-        engine.load_bytes(&name, wasm).await
+        let loaded = engine.fill_by(wasm, in_background).await;
+        engine.program(name, loaded)
     }
 }
 
@@ -285,6 +313,33 @@ impl fmt::Debug for Better {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Better").field("name", &self.name).finish_non_exhaustive()
     }
+}
+
+/// What makes the code of a program; it may be called from any thread.
+type Build<'a> = &'a (dyn Fn() -> Result<Code, LoadReason> + Sync);
+
+#[cfg(feature = "compiler")]
+fn in_background(build: Build<'_>) -> Result<Code, LoadReason> {
+    on_threads(crate::lane::lower_priority, build)
+}
+
+/// Compiles on threads of its own, each of which does `prepare` first. They end with the work, and what their allocator
+/// has is there for the next: memory for compiling a big program is taken once and not for each code of it.
+#[cfg(feature = "compiler")]
+fn on_threads<T: Send>(prepare: fn(), compile: impl FnOnce() -> T + Send) -> T {
+    let name = |_: usize| "wasm-compile".to_owned();
+    match rayon::ThreadPoolBuilder::new().thread_name(name).start_handler(move |_| prepare()).build() {
+        Ok(pool) => pool.install(compile),
+        Err(error) => {
+            tracing::debug!(%error, "no threads to compile on");
+            compile()
+        }
+    }
+}
+
+#[cfg(not(feature = "compiler"))]
+fn in_background(build: Build<'_>) -> Result<Code, LoadReason> {
+    build()
 }
 
 async fn blocking<T: Send + 'static>(
@@ -314,22 +369,12 @@ fn build(started: &Started, kind: Kind, wasm: &[u8], digest: Digest) -> Result<C
 
 #[cfg(feature = "compiler")]
 fn compile(started: &Started, kind: Kind, wasm: &[u8]) -> Result<(Code, Vec<u8>), LoadReason> {
-    let engine = &started.wasmtime;
-    let compile = || {
-        wasmtime::Result::Ok(match kind {
-            Kind::Component => {
-                let component = Component::from_binary(engine, wasm)?;
-                let image = component.serialize()?;
-                (Code::Component(component), image)
-            }
-            Kind::Module => {
-                let module = Module::from_binary(engine, wasm)?;
-                let image = module.serialize()?;
-                (Code::Module(module), image)
-            }
-        })
+    let code = Code::new(&started.wasmtime, kind, wasm).map_err(LoadReason::Invalid)?;
+    let image = match &code {
+        Code::Component(component) => component.serialize(),
+        Code::Module(module) => module.serialize(),
     };
-    compile().map_err(LoadReason::Invalid)
+    Ok((code, image.map_err(LoadReason::Invalid)?))
 }
 
 #[cfg(not(feature = "compiler"))]

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use percent_encoding::percent_decode_str;
 
 use self::http::Client;
+pub(crate) use self::http::connector;
 pub use self::oci::Reference;
 use crate::error::{LoadError, LoadReason};
 

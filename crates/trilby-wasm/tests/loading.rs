@@ -228,8 +228,9 @@ async fn programs_are_fetched_from_addresses() {
     assert!(matches!(at("/guest.wasm").fetch(&small).await, Err(LoadReason::TooLarge(10))));
 }
 
-/// A registry of `tool:1`, an index of several manifests, which asks for a token; `name` is in the digest of its layer.
-async fn registry(layer: Vec<u8>, digest_of: Vec<u8>) -> String {
+/// A registry of `tool:1`, an index of several manifests, which asks for a token. `layer` is what it sends for the layer
+/// with the digest of `digest_of`. Returns its address and the digest of the manifest.
+async fn registry(layer: Vec<u8>, digest_of: Vec<u8>) -> (String, String) {
     let digest = |content: &[u8]| format!("sha256:{}", hex::encode(Sha256::digest(content)));
     let layer_digest = digest(&digest_of);
     let manifest = format!(
@@ -241,6 +242,7 @@ async fn registry(layer: Vec<u8>, digest_of: Vec<u8>) -> String {
         r#"{{"manifests":[{{"digest":"sha256:0"}},
             {{"digest":"{manifest_digest}","platform":{{"architecture":"wasm","os":"wasip1"}}}}]}}"#
     );
+    let named = manifest_digest.clone();
     let address = server(move |path, request| {
         let host = request.lines().find_map(|line| line.strip_prefix("host: ")).expect("a host");
         let is_known = request.contains("authorization: Bearer secret");
@@ -257,19 +259,21 @@ async fn registry(layer: Vec<u8>, digest_of: Vec<u8>) -> String {
             _ => b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n".to_vec(),
         }
     });
-    address.await.replace("http://", "oci://")
+    (address.await.replace("http://", "oci://"), named)
 }
 
 #[tokio::test]
 async fn programs_are_fetched_from_registries() {
     let engine = Engine::new(Options::default());
-    let address = registry(wasm(), wasm()).await;
+    let (address, manifest) = registry(wasm(), wasm()).await;
     let at = |name: &str| Source::parse(&format!("{address}/{name}")).expect("a reference");
     let program = engine.load(&at("tool:1")).await.expect("loads");
     assert_eq!((program.kind(), program.name()), (Kind::Component, &*format!("{address}/tool:1")));
     assert!(matches!(reason(&engine, &at("tool:2")).await, LoadReason::Status(_)));
+    let pinned = engine.load(&at(&format!("tool@{manifest}"))).await.expect("loads");
+    assert_eq!(pinned.name(), format!("{address}/tool@{manifest}"));
 
-    let address = registry(b"forged".to_vec(), wasm()).await;
+    let (address, _) = registry(b"forged".to_vec(), wasm()).await;
     let forged = reason(&engine, &Source::parse(&format!("{address}/tool:1")).expect("a reference")).await;
     assert!(forged.to_string().contains("what was sent is not what sha256:"), "{forged}");
 }

@@ -36,8 +36,9 @@ pub(crate) const COMMAND: crate::Command = crate::Command {
 };
 
 const DETAILS: &str = "\
-Builds the Rust guests of examples/ and fixtures/guests for wasm32-wasip2, and fixtures/guests-js with
-componentize-qjs from npm; prints the path of each component, which bears the name of its package or folder.
+Builds the Rust guests of examples/ and fixtures/guests for wasm32-wasip2, the programs of fixtures/programs for that and
+for wasm32-wasip1, and fixtures/guests-js with componentize-qjs from npm; prints the path of each file, which bears the
+name of its package or folder, with -p1 behind it if it is a module of preview 1.
 
 A rustc that can do it is found or made: the one at hand, `rustup target add` (not with RUSTUP_AUTO_INSTALL=0), or
 Debian's, unpacked into a cache folder (RUST_WASM_DIR, else rust-wasm in XDG_CACHE_HOME or ~/.cache).
@@ -45,8 +46,30 @@ Debian's, unpacked into a cache folder (RUST_WASM_DIR, else rust-wasm in XDG_CAC
 Options:
   --dir DIR   Where to put NAME.wasm [default: target/wasm]";
 
-/// Each is a cargo workspace whose members are guests.
-const WORKSPACES: &[&str] = &["examples/orders", "examples/pipeline/enricher", "fixtures/guests"];
+/// A cargo workspace whose members are guests or programs, what they are built for, and what is put behind their names.
+struct Guests {
+    path: &'static str,
+    target: &'static str,
+    suffix: &'static str,
+}
+
+impl Guests {
+    const fn components(path: &'static str) -> Self {
+        Self { path, target: toolchain::COMPONENT, suffix: "" }
+    }
+
+    const fn modules(path: &'static str) -> Self {
+        Self { path, target: toolchain::MODULE, suffix: "-p1" }
+    }
+}
+
+const WORKSPACES: &[Guests] = &[
+    Guests::components("examples/orders"),
+    Guests::components("examples/pipeline/enricher"),
+    Guests::components("fixtures/guests"),
+    Guests::components("fixtures/programs"),
+    Guests::modules("fixtures/programs"),
+];
 
 /// Builds the guests written in Rust and copies each to `dir` under its package's name.
 ///
@@ -54,9 +77,9 @@ const WORKSPACES: &[&str] = &["examples/orders", "examples/pipeline/enricher", "
 /// No rustc can be had for the target, or a guest does not compile.
 pub(crate) fn rust(workspace: &Workspace, dir: &Path) -> Result<Vec<PathBuf>> {
     let (present, absent): (Vec<_>, Vec<_>) =
-        WORKSPACES.iter().map(|path| workspace.root.join(path)).partition(|path| path.join("Cargo.toml").is_file());
-    for path in absent {
-        eprintln!("    no guests in {}", path.display());
+        WORKSPACES.iter().partition(|guests| workspace.root.join(guests.path).join("Cargo.toml").is_file());
+    for guests in absent {
+        eprintln!("    no guests in {}", guests.path);
     }
     if present.is_empty() {
         return Ok(Vec::new());
@@ -64,25 +87,25 @@ pub(crate) fn rust(workspace: &Workspace, dir: &Path) -> Result<Vec<PathBuf>> {
     let rustc = toolchain::wasm_rustc()?;
     fs::create_dir_all(dir).map_err(at(dir))?;
     let mut components = Vec::new();
-    for path in present {
-        let built = step(&format!("build the guests in {}", path.display()), || compile(workspace, &path, &rustc))?;
-        for artifact in built {
-            let name = artifact.file_name().unwrap_or_default().to_string_lossy().replace('_', "-");
-            components.push(place(&artifact, &dir.join(name))?);
+    for guests in present {
+        let what = format!("build {} for {}", guests.path, guests.target);
+        for artifact in step(&what, || compile(workspace, guests, &rustc))? {
+            let name = artifact.file_stem().unwrap_or_default().to_string_lossy().replace('_', "-");
+            components.push(place(&artifact, &dir.join(format!("{name}{}.wasm", guests.suffix)))?);
         }
     }
     Ok(components)
 }
 
-/// Runs cargo in the guest workspace at `path`; gives the components it names as its results, new or still fresh.
-fn compile(workspace: &Workspace, path: &Path, rustc: &Path) -> Result<Vec<PathBuf>> {
+/// Runs cargo in a workspace of guests; gives the files it names as its results, new or still fresh.
+fn compile(workspace: &Workspace, guests: &Guests, rustc: &Path) -> Result<Vec<PathBuf>> {
     let output = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-        .current_dir(path)
+        .current_dir(workspace.root.join(guests.path))
         .args([
             "build",
             "--release",
             "--target",
-            toolchain::TARGET,
+            guests.target,
             "--message-format=json-render-diagnostics",
             "--target-dir",
         ])
@@ -94,7 +117,7 @@ fn compile(workspace: &Workspace, path: &Path, rustc: &Path) -> Result<Vec<PathB
         .stderr(Stdio::inherit())
         .output()?;
     if !output.status.success() {
-        return Err(format!("the guests in {} do not build", path.display()).into());
+        return Err(format!("{} does not build for {}", guests.path, guests.target).into());
     }
     Ok(String::from_utf8_lossy(&output.stdout).lines().flat_map(components_in).collect())
 }

@@ -14,8 +14,10 @@ use std::{
 
 use crate::process::{Result, output, run_within, step, which};
 
-/// What guests are built for: a component on WASI 0.2.
-pub(crate) const TARGET: &str = "wasm32-wasip2";
+/// What guests are built for: components on WASI 0.2.
+pub(crate) const COMPONENT: &str = "wasm32-wasip2";
+/// What programs are built for besides: modules on WASI preview 1, which is all that a stock daprd runs.
+pub(crate) const MODULE: &str = "wasm32-wasip1";
 
 /// A machine without a way out lets connections hang; after this the next way is tried.
 const RUSTUP_LIMIT: Duration = Duration::from_secs(120);
@@ -26,17 +28,22 @@ const RUSTUP_LIMIT: Duration = Duration::from_secs(120);
 /// None of the ways works; the message says what to install.
 pub(crate) fn wasm_rustc() -> Result<PathBuf> {
     let host = env::var_os("RUSTC").map_or_else(|| PathBuf::from("rustc"), PathBuf::from);
-    if can_build(&host, TARGET) || (added_by_rustup() && can_build(&host, TARGET)) {
+    if can_build_all(&host) || (added_by_rustup() && can_build_all(&host)) {
         return Ok(host);
     }
     let cache = cache_dir()?;
     let unpacked = debian::rustc_in(&cache);
-    if can_build(&unpacked, TARGET) {
+    if can_build_all(&unpacked) {
         return Ok(unpacked);
     }
     debian::unpack(&host, &cache).map_err(|error| {
-        format!("no rustc for {TARGET}: {error}; on most machines `rustup target add {TARGET}` is all it takes").into()
+        format!("no rustc for Wasm: {error}; on most machines `rustup target add {COMPONENT} {MODULE}` is all it takes")
+            .into()
     })
+}
+
+fn can_build_all(rustc: &Path) -> bool {
+    [COMPONENT, MODULE].iter().all(|target| can_build(rustc, target))
 }
 
 /// Whether `rustc` runs and its standard library for `target` is there.
@@ -55,8 +62,8 @@ fn added_by_rustup() -> bool {
     if !allowed || which("rustup").is_none() {
         return false;
     }
-    let add = || run_within(Command::new("rustup").args(["target", "add", TARGET]), RUSTUP_LIMIT);
-    match step(&format!("rustup target add {TARGET}"), add) {
+    let add = || run_within(Command::new("rustup").args(["target", "add", COMPONENT, MODULE]), RUSTUP_LIMIT);
+    match step(&format!("rustup target add {COMPONENT} {MODULE}"), add) {
         Ok(()) => true,
         Err(error) => {
             eprintln!("    {error}");

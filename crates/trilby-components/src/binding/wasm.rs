@@ -1,9 +1,9 @@
 //! `bindings.wasm`: runs a WASI program for each call.
 //!
 //! Standard input is the call's data, standard output the answer. The program may be a module of preview 1 or a component
-//! of WASI 0.2, and comes from a file, an address or an OCI registry. It sees its arguments and variables and nothing
-//! else: no file, no host. One that is big is compiled twice: in a hurry, to be ready within Dapr's five seconds, and
-//! behind that well.
+//! of WASI 0.2, and comes from a file, an address or an OCI registry. It sees its arguments and variables, may send HTTP
+//! requests if it imports what that takes, and sees nothing else: no file, no socket. One that is big is compiled twice:
+//! in a hurry, to be ready within Dapr's five seconds, and behind that well.
 
 use std::{fmt::Write as _, sync::Arc, thread, time::Duration};
 
@@ -16,13 +16,17 @@ use trilby_component::{
     properties::duration,
 };
 use trilby_wasm::{
-    Better, CallError, Capture, Command, Engine, Finished, Grants, Invocation, Limits, LoadError, LoadReason, Source,
+    AllowedHosts, Better, CallError, Capture, Command, Engine, Finished, Grants, HostPattern, Invocation, Limits,
+    LoadError, LoadReason, Source,
 };
 
 use crate::byte_size;
 
 /// How much of standard error is told when a program fails: its end, where the reason mostly is.
 const TOLD_BYTES: usize = 2 << 10;
+
+/// Whatever can be reached by HTTP; a host without a scheme would allow sockets too.
+const ALL_HOSTS: &str = "http://*,https://*";
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -35,6 +39,9 @@ struct Config {
     args: String,
     /// Variables that the program sees, `NAME=VALUE` separated by commas. Default: none.
     env: String,
+    /// Hosts that a program which speaks `wasi:http` may send requests to, separated by commas: `example.com`,
+    /// `https://*.example.com`, `10.0.0.7:8080`. Default: all, as in Dapr.
+    allowed_hosts: String,
     /// The most memory of one run. Default: 256 MiB.
     #[serde(deserialize_with = "byte_size::deserialize")]
     memory: usize,
@@ -61,6 +68,7 @@ impl Default for Config {
             strict_sandbox: false,
             args: String::new(),
             env: String::new(),
+            allowed_hosts: ALL_HOSTS.to_owned(),
             memory: 256 << 20,
             max_output: 16 << 20,
             call_timeout: Duration::from_secs(300),
@@ -93,12 +101,19 @@ pub async fn open(engine: Engine, request: OpenRequest) -> Result<Arc<Binding>> 
     let source = source(&config.url)?;
     let loaded = engine.load_tiered(&source).await.map_err(unloaded)?;
     let command = Arc::new(Command::new(&engine, &loaded.program, config.limits()).map_err(unloaded)?);
-    let grants = Grants {
+    let mut grants = Grants {
         env: variables(&config.env)?,
         args: vec![source.program_name()],
         deterministic: config.strict_sandbox,
         ..Grants::default()
     };
+    let hosts = hosts(&config.allowed_hosts)?;
+    if command.speaks_http() {
+        if config.strict_sandbox {
+            return Err(ComponentError::metadata("can not instantiate wasi-http with strict sandbox"));
+        }
+        grants.hosts = Arc::new(hosts);
+    }
     let improving = loaded.better.map(|better| improve(Arc::clone(&command), better, request.name));
     let output = Wasm { command, grants, args: config.args, max_output: config.max_output, _improving: improving };
     Ok(Arc::new(Binding { input: None, output: Some(Arc::new(output)) }))
@@ -167,13 +182,25 @@ fn source(url: &str) -> Result<Source> {
     if url.is_empty() {
         return Err(unparsed(&"missing url"));
     }
+    if let Some(path) = url.strip_prefix("file://") {
+        // As it stands there: Dapr decodes nothing.
+        return Ok(Source::File(path.into()));
+    }
     match url.split_once(':') {
         None => Err(unparsed(&format_args!("invalid URL: {url}"))),
-        Some(("file" | "http" | "https" | "oci", _)) => Source::parse(url).map_err(|error| unparsed(&error)),
+        Some(("http" | "https" | "oci", rest)) if rest.starts_with("//") => {
+            Source::parse(url).map_err(|error| unparsed(&error))
+        }
+        Some(("file" | "http" | "https" | "oci", _)) => Err(unparsed(&format_args!("invalid URL: {url}"))),
         Some((scheme, _)) => {
             Err(unparsed(&format_args!("unsupported URL scheme: {scheme}; use file://, http://, https:// or oci://")))
         }
     }
+}
+
+fn hosts(text: &str) -> Result<AllowedHosts> {
+    let host = |text: &str| text.trim().parse::<HostPattern>().map_err(|error| unparsed(&error));
+    text.split(',').filter(|part| !part.trim().is_empty()).map(host).collect()
 }
 
 fn variables(text: &str) -> Result<Vec<(String, String)>> {
@@ -205,7 +232,7 @@ fn unloaded(error: LoadError) -> ComponentError {
 
 /// A program that came to its end, and says by its exit code that it failed.
 fn failed(finished: &Finished) -> ComponentError {
-    let mut message = format!("module closed with exit_code({})", finished.code);
+    let mut message = format!("module closed with exit_code({})", finished.code.cast_unsigned());
     let text = String::from_utf8_lossy(&finished.stderr);
     let text = text.trim();
     if !text.is_empty() {

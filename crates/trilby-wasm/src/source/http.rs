@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, HeaderMap, LOCATION, USER_AGENT};
-use http::{Request, Response, Uri};
+use http::{Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy;
@@ -23,15 +23,19 @@ pub(super) struct Client {
     redirects: usize,
 }
 
+/// Connects, by TLS where the address wants it, and trusts what browsers trust.
+pub(crate) fn connector() -> Result<HttpsConnector<HttpConnector>, LoadReason> {
+    // The provider is named so that nothing depends on a default of the process.
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = HttpsConnectorBuilder::new()
+        .with_provider_and_webpki_roots(provider)
+        .map_err(|error| LoadReason::Fetch(error.to_string()))?;
+    Ok(builder.https_or_http().enable_http1().build())
+}
+
 impl Client {
     pub(super) fn new(redirects: usize) -> Result<Self, LoadReason> {
-        // The provider is named so that nothing depends on a default of the process.
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder = HttpsConnectorBuilder::new()
-            .with_provider_and_webpki_roots(provider)
-            .map_err(|error| LoadReason::Fetch(error.to_string()))?;
-        let connector = builder.https_or_http().enable_http1().build();
-        Ok(Self { client: legacy::Client::builder(TokioExecutor::new()).build(connector), redirects })
+        Ok(Self { client: legacy::Client::builder(TokioExecutor::new()).build(connector()?), redirects })
     }
 
     /// Asks for what is there, or where it leads to. A host that it leads to is not told any secret.
@@ -54,9 +58,9 @@ impl Client {
     }
 }
 
-/// The body of a successful answer.
+/// The body of an answer that has one: any other success than 200 is of something else, or of a part.
 pub(super) async fn body(response: Answer, limit: usize) -> Result<Bytes, LoadReason> {
-    if !response.status().is_success() {
+    if response.status() != StatusCode::OK {
         return Err(LoadReason::Status(response.status()));
     }
     match Limited::new(response.into_body(), limit).collect().await {

@@ -49,8 +49,10 @@ impl FromStr for Reference {
             None => (named, "latest"),
         };
         let version = digest.unwrap_or(tag);
-        let is_plain =
-            |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'?');
+        // Whatever else stands in an address would make it lead elsewhere.
+        let is_plain = |text: &str| {
+            !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-/:[]".contains(&byte))
+        };
         if ![registry, repository, version].into_iter().all(is_plain) {
             return Err(bad());
         }
@@ -114,6 +116,7 @@ impl Session<'_> {
             && !self.headers.contains_key(AUTHORIZATION)
             && let Some(asked) = Challenge::of(response.headers())
         {
+            asked.check(uri)?;
             let token = asked.answer(self.client).await?;
             self.headers.insert(AUTHORIZATION, token);
             response = self.client.get(uri, &self.headers).await?;
@@ -138,6 +141,14 @@ impl Challenge {
             ["service", "scope"].into_iter().filter_map(|name| Some(format!("{name}={}", field(name)?))).collect();
         let address = format!("{}?{}", field("realm")?, parameters.join("&")).replace(' ', "%20");
         Some(Self { address: address.parse().ok()? })
+    }
+
+    /// Whether the registry at `uri` may send us there: what is asked of it in secret is not to be had in the open.
+    fn check(&self, uri: &Uri) -> Result<(), LoadReason> {
+        if self.address.scheme_str() == Some("https") || uri.scheme_str() == Some("http") {
+            return Ok(());
+        }
+        Err(LoadReason::Artifact(format!("its registry wants a token of {}, which is not encrypted", self.address)))
     }
 
     async fn answer(&self, client: &Client) -> Result<HeaderValue, LoadReason> {
@@ -235,9 +246,20 @@ mod tests {
             Some(("http://localhost:5000/v2/a/manifests/latest", "oci://localhost:5000/a:latest")),
         );
         check("h/a:1@sha256:00", Some(("https://h/v2/a/manifests/sha256:00", "oci://h/a@sha256:00")));
-        for bad in ["", "host", "host/", "/a", "host/a:", "host/a b", "host/a?x"] {
+        for bad in ["", "host", "host/", "/a", "host/a:", "host/a b", "host/a?x", "host/a#x", "u@host/a", "host/%2e"] {
             check(bad, None);
         }
+    }
+
+    #[test]
+    fn tokens_are_not_asked_for_in_the_open() {
+        let challenge = "Bearer realm=\"http://other/token\",service=\"here\"";
+        let headers = HeaderMap::from_iter([(WWW_AUTHENTICATE, HeaderValue::from_static(challenge))]);
+        let asked = Challenge::of(&headers).expect("a challenge");
+        assert_eq!(asked.address, "http://other/token?service=here");
+        let check = |registry: &'static str| asked.check(&Uri::from_static(registry));
+        assert!(check("http://localhost/v2/a/manifests/1").is_ok());
+        assert!(check("https://registry/v2/a/manifests/1").is_err());
     }
 
     #[test]

@@ -16,7 +16,8 @@ const SEED: [u8; 16] = *b"no random number";
 pub(super) fn apply(builder: &mut WasiCtxBuilder) {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     builder
-        .wall_clock(Steps::from(Duration::from_secs(now.as_secs())))
+        // A step ahead from the first look, as programs see it in Dapr.
+        .wall_clock(Steps::from(Duration::from_secs(now.as_secs()) + STEP))
         .monotonic_clock(Steps::from(Duration::ZERO))
         .secure_random(Deterministic::new(SEED.to_vec()))
         .insecure_random(Deterministic::new(SEED.to_vec()))

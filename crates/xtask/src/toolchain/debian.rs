@@ -16,7 +16,7 @@ use std::{
     thread,
 };
 
-use super::{TARGET, can_build};
+use super::{COMPONENT, MODULE, can_build};
 use crate::process::{Result, at, output, run, step, which};
 
 /// Newest first: the first whose compiler works is taken.
@@ -50,8 +50,7 @@ pub(super) fn unpack(host: &Path, cache: &Path) -> Result<PathBuf> {
     for suite in SUITES {
         // Built aside and moved in whole, so that a build in another checkout never meets a half of it.
         let work = cache.join(format!("new.{}", process::id()));
-        let what =
-            format!("fetch rustc for {TARGET} from Debian {suite} (about 190 MB, once) into {}", cache.display());
+        let what = format!("fetch rustc for Wasm from Debian {suite} (about 190 MB, once) into {}", cache.display());
         let made =
             step(&what, || fetch(suite, &archive, &names, &linkers, &work).and_then(|()| adopt(&work, cache, &names)));
         // Best effort: what is left here is only disk space.
@@ -146,7 +145,7 @@ fn fetch(suite: &str, archive: &str, names: &Names, linkers: &Path, work: &Path)
 fn adopt(work: &Path, cache: &Path, names: &Names) -> Result {
     let rustc = rustc_in(work);
     eprintln!("    {}", output(Command::new(&rustc).arg("--version"))?);
-    for target in [names.triple, TARGET] {
+    for target in [names.triple, COMPONENT, MODULE] {
         if !can_build(&rustc, target) {
             return Err(format!("its rustc has no standard library for {target}").into());
         }

@@ -1,4 +1,4 @@
-//! A daprd binary, ours or a peer's, with an in-memory state store.
+//! A daprd binary, ours or a peer's, with the components that a load needs.
 
 use std::{
     path::Path,
@@ -14,7 +14,7 @@ use tokio::{
 
 use crate::load::HttpConnection;
 
-const COMPONENT: &str = "
+const STATE: &str = "
 apiVersion: dapr.io/v1alpha1
 kind: Component
 metadata: { name: mem }
@@ -35,9 +35,17 @@ pub(crate) struct Daprd {
 }
 
 impl Daprd {
+    /// One with an in-memory state store that holds [`ITEM`].
     pub(crate) async fn start(binary: &Path) -> Result<Self> {
+        let daprd = Self::start_with(binary, STATE).await?;
+        HttpConnection::open(daprd.http_port).await?.call("POST", "/v1.0/state/mem", ITEM).await?;
+        Ok(daprd)
+    }
+
+    /// One with these components.
+    pub(crate) async fn start_with(binary: &Path, components: &str) -> Result<Self> {
         let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
-        std::fs::write(folder.path().join("mem.yaml"), COMPONENT).map_err(|error| error.to_string())?;
+        std::fs::write(folder.path().join("components.yaml"), components).map_err(|error| error.to_string())?;
         let [http_port, grpc_port, internal, metrics] =
             [free_port().await?, free_port().await?, free_port().await?, free_port().await?];
         let started = Instant::now();
@@ -59,7 +67,6 @@ impl Daprd {
                 && connection.call("GET", "/v1.0/healthz", "").await.is_ok()
             {
                 daprd.ready_after = started.elapsed();
-                connection.call("POST", "/v1.0/state/mem", ITEM).await?;
                 return Ok(daprd);
             }
             let ended = daprd.child.try_wait().map_err(|error| error.to_string())?;

@@ -6,6 +6,7 @@ mod density;
 mod guest;
 mod load;
 mod native;
+mod program;
 mod report;
 mod sidecar;
 mod size;
@@ -27,7 +28,7 @@ struct Options {
     /// Another daprd to put through the same loads, as NAME=PATH; may be repeated.
     #[arg(long, value_parser = parse_peer)]
     peer: Vec<(String, PathBuf)>,
-    /// Only sections whose name contains this: guest, sidecar, density, size.
+    /// Only sections whose name contains this: guest, sidecar, program, density, size.
     #[arg(long, default_value = "")]
     only: String,
     /// Only be the native server that guests are compared with, on this port.
@@ -36,6 +37,14 @@ struct Options {
     /// Where the report is written.
     #[arg(long, default_value = "docs/benchmarks.md")]
     out: PathBuf,
+}
+
+impl Options {
+    /// Our daprd and those that it is compared with, by name.
+    fn daprds(&self) -> Vec<(String, PathBuf)> {
+        let ours = ("trilby's daprd".to_owned(), self.binaries.join("daprd"));
+        std::iter::once(ours).chain(self.peer.iter().cloned()).collect()
+    }
 }
 
 fn parse_peer(text: &str) -> Result<(String, PathBuf)> {
@@ -64,6 +73,9 @@ async fn run(options: Options) -> Result<()> {
     }
     if "sidecar".contains(&options.only) {
         sidecar::measure(&options, &mut report).await?;
+    }
+    if "program".contains(&options.only) {
+        program::measure(&options, &mut report).await?;
     }
     if "density".contains(&options.only) {
         density::measure(&options, &mut report).await?;

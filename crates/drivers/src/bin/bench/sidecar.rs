@@ -29,8 +29,7 @@ pub(crate) async fn measure(options: &Options, report: &mut Report) -> Result<()
         "State in memory, 100-byte values, 16 connections with one request in flight on each; the median of 3 rounds. \
          Requests per CPU second count the sidecar's processor time only.",
     );
-    let mut binaries: Vec<(String, PathBuf)> = vec![("trilby's daprd".into(), options.binaries.join("daprd"))];
-    binaries.extend(options.peer.iter().cloned());
+    let binaries = options.daprds();
     let mut running = Vec::new();
     for (name, binary) in &binaries {
         let daprd = Daprd::start(binary).await?;

@@ -146,9 +146,14 @@ async fn what_is_no_program_is_refused_when_it_is_opened() {
         url("ftp://host/tool.wasm").await,
         "wasm: failed to parse metadata: unsupported URL scheme: ftp; use file://, http://, https:// or oci://"
     );
+    for bad in ["tool.wasm:", "file:tool.wasm", "http:/host"] {
+        let error = url(bad).await;
+        assert!(error.starts_with("wasm: failed to parse metadata: "), "{error}");
+        assert!(error.contains(" URL"), "{error}");
+    }
     assert_eq!(
-        url("file://no/such.wasm").await,
-        "wasm: failed to parse metadata: no/such.wasm: no such file; check the path"
+        url("file://no/su%63h.wasm").await,
+        "wasm: failed to parse metadata: no/su%63h.wasm: no such file; check the path"
     );
     for (content, expect) in [
         (&b"#!/bin/sh"[..], "wasm: error compiling binary: "),
