@@ -6,7 +6,7 @@ use crate::{
     args::Args,
     driver::drive,
     process::{Result, at},
-    services::{KINDS, Service, start_all},
+    services::{KINDS, Service, nats, start_all},
     workspace::Workspace,
 };
 
@@ -19,10 +19,12 @@ pub(crate) const COMMAND: crate::Command = crate::Command {
         let broker = args.option("--broker")?;
         let mut passed = args.flag("--stay").then(|| "--stay".to_owned()).into_iter().collect::<Vec<_>>();
         args.finish_without_trailing()?;
+        let broker = broker.map(|name| Broker::find(&name)).transpose()?;
         // Held while the demo runs: dropping it stops the server.
-        let broker = broker.map(|name| Broker::start(workspace, &name)).transpose()?;
-        if let Some(broker) = &broker {
-            passed.extend(["--pubsub".to_owned(), broker.resource.display().to_string()]);
+        let server = broker.map(|broker| broker.start(workspace)).transpose()?;
+        if let (Some(broker), Some(server)) = (broker, &server) {
+            let resource = broker.prepare(workspace, server)?;
+            passed.extend(["--pubsub".to_owned(), resource.display().to_string()]);
         }
         drive(workspace, "demo", "demo", &passed)?;
         Ok(ExitCode::SUCCESS)
@@ -38,44 +40,76 @@ Options:
                   or kafka [default: one in memory]
   --stay          Keep the services up afterwards and print URLs to try";
 
-/// The name of a broker here, that of its server, and the component over it; ADDRESS stands for where it is.
-const BROKERS: &[(&str, &str, &str)] = &[
-    ("redis", "redis", "type: pubsub.redis, version: v1, metadata: [{name: redisHost, value: 'ADDRESS'}]"),
-    ("nats", "nats", "type: pubsub.jetstream, version: v1, metadata: [{name: natsURL, value: 'ADDRESS'}]"),
-    (
-        "rabbitmq",
-        "rabbitmq",
-        "type: pubsub.rabbitmq, version: v1, metadata: [{name: connectionString, value: 'ADDRESS'}]",
-    ),
-    ("mqtt", "mosquitto", "type: pubsub.mqtt3, version: v1, metadata: [{name: url, value: 'ADDRESS'}]"),
-    (
-        "kafka",
-        "kafka",
-        "type: pubsub.kafka, version: v1, metadata: [{name: brokers, value: 'ADDRESS'}, {name: authType, value: none}]",
-    ),
+/// A real broker that the demo can send its messages through.
+pub(crate) struct Broker {
+    /// Its name on the command line.
+    pub(crate) name: &'static str,
+    /// The server behind it.
+    pub(crate) server: &'static str,
+    /// The component over it; ADDRESS stands for where it is.
+    spec: &'static str,
+}
+
+pub(crate) const BROKERS: &[Broker] = &[
+    Broker {
+        name: "redis",
+        server: "redis",
+        spec: "type: pubsub.redis, version: v1, metadata: [{name: redisHost, value: 'ADDRESS'}]",
+    },
+    Broker {
+        name: "nats",
+        server: "nats",
+        spec: "type: pubsub.jetstream, version: v1, metadata: [{name: natsURL, value: 'ADDRESS'}]",
+    },
+    Broker {
+        name: "rabbitmq",
+        server: "rabbitmq",
+        spec: "type: pubsub.rabbitmq, version: v1, metadata: [{name: connectionString, value: 'ADDRESS'}]",
+    },
+    Broker {
+        name: "mqtt",
+        server: "mosquitto",
+        spec: "type: pubsub.mqtt3, version: v1, metadata: [{name: url, value: 'ADDRESS'}]",
+    },
+    Broker {
+        name: "kafka",
+        server: "kafka",
+        spec: "type: pubsub.kafka, version: v1, metadata: [{name: brokers, value: 'ADDRESS'}, {name: authType, value: none}]",
+    },
 ];
 
-/// A broker that runs, and the resource that names it.
-struct Broker {
-    resource: PathBuf,
-    _server: Service,
-}
-
 impl Broker {
-    fn start(workspace: &Workspace, name: &str) -> Result<Self> {
-        let Some((_, server, spec)) = BROKERS.iter().find(|(known, ..)| *known == name) else {
-            let known: Vec<_> = BROKERS.iter().map(|(known, ..)| *known).collect();
-            return Err(format!("--broker {name}: known are {}", known.join(", ")).into());
-        };
-        let kinds: Vec<_> = KINDS.iter().filter(|kind| kind.name == *server).collect();
-        let server = start_all(workspace, &kinds).remove(0)?;
-        let spec = spec.replace("ADDRESS", &server.addresses[0].1);
+    fn find(name: &str) -> Result<&'static Self> {
+        BROKERS.iter().find(|broker| broker.name == name).ok_or_else(|| {
+            let known: Vec<_> = BROKERS.iter().map(|broker| broker.name).collect();
+            format!("--broker {name}: known are {}", known.join(", ")).into()
+        })
+    }
+
+    fn start(&self, workspace: &Workspace) -> Result<Service> {
+        let kinds: Vec<_> = KINDS.iter().filter(|kind| kind.name == self.server).collect();
+        start_all(workspace, &kinds).remove(0)
+    }
+
+    /// Makes `server` ready for the demo, and writes the resource that names it.
+    ///
+    /// # Errors
+    /// The server is not there, or the file cannot be written.
+    pub(crate) fn prepare(&self, workspace: &Workspace, server: &Service) -> Result<PathBuf> {
+        let address = &server.addresses[0].1;
+        if self.name == "nats" {
+            nats::create_stream(address, "orders", TOPICS)?;
+        }
+        let spec = self.spec.replace("ADDRESS", address);
         let resource = format!(
-            "apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata: {{name: pubsub}}\nspec: {{initTimeout: 30s, {spec}}}\n\
-             scopes: [orders, billing]\n"
+            "apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata: {{name: pubsub}}\n\
+             spec: {{initTimeout: 30s, {spec}}}\nscopes: [orders, billing]\n"
         );
-        let path = workspace.target.join("demo-pubsub.yaml");
+        let path = workspace.target.join(format!("demo-{}.yaml", self.name));
         fs::write(&path, resource).map_err(at(&path))?;
-        Ok(Self { resource: path, _server: server })
+        Ok(path)
     }
 }
+
+/// The topics of the demo.
+const TOPICS: &[&str] = &["order-placed", "order-unbilled", "order-billed"];

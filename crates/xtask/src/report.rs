@@ -56,7 +56,7 @@ impl Report {
     }
 
     /// Notes programs that were run as a user would, by name and what went wrong.
-    pub(crate) fn examples(&mut self, outcomes: &[(&str, Option<String>)], seconds: f64) {
+    pub(crate) fn examples(&mut self, outcomes: &[(String, Option<String>)], seconds: f64) {
         let failed = outcomes.iter().filter(|(_, problem)| problem.is_some()).count();
         let program = Program { source: "as a user runs them".to_owned(), stem: "examples".to_owned() };
         self.suites.push(Suite { program, passed: outcomes.len() - failed, failed, ignored: 0, seconds });

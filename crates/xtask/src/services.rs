@@ -4,7 +4,7 @@ mod broker;
 mod certificate;
 mod kafka;
 mod mosquitto;
-mod nats;
+pub(crate) mod nats;
 mod postgres;
 mod rabbitmq;
 mod redis;

@@ -9,6 +9,7 @@ use std::{
 
 use crate::{
     args::Args,
+    demo::BROKERS,
     guests, js,
     process::{Result, run, step},
     report::Report,
@@ -53,10 +54,10 @@ fn test(workspace: &Workspace, mut args: Args) -> Result<ExitCode> {
     // Held while the tests run: dropping them stops the servers.
     let services = start_services(workspace, &mut report);
     Cargo { workspace, packages: &packages, services: &services }.run(&filter, &mut report)?;
-    drop(services);
     if packages.is_empty() && filter.is_empty() {
-        run_examples(workspace, &mut report)?;
+        run_examples(workspace, &services, &mut report);
     }
+    drop(services);
 
     let missing = require.missing(&report);
     let mut out = io::stdout().lock();
@@ -98,27 +99,47 @@ fn start_services(workspace: &Workspace, report: &mut Report) -> Vec<Service> {
 }
 
 /// Runs the examples with the binaries of this build, and checks that what is generated is fresh.
-fn run_examples(workspace: &Workspace, report: &mut Report) -> Result {
-    let build = || run(workspace.cargo().args(["build", "--workspace", "--bins"]));
+fn run_examples(workspace: &Workspace, services: &[Service], report: &mut Report) {
+    // With the tests, though they are built: without them, what only they need is left out, and half of the tree would be
+    // built a second time with other features.
+    let build = || run(workspace.cargo().args(["build", "--workspace", "--bins", "--tests"]));
     if let Err(error) = step("build the examples", build) {
         report.fail("examples", &error.to_string());
-        return Ok(());
+        return;
     }
     let binaries = workspace.target.join("debug");
-    let embed = Command::new(binaries.join("embed"));
-    let mut demo = Command::new(binaries.join("demo"));
-    demo.arg("--binaries").arg(&binaries).arg("--guests").arg(workspace.wasm());
+    let demo = || {
+        let mut demo = Command::new(binaries.join("demo"));
+        demo.arg("--binaries").arg(&binaries).arg("--guests").arg(workspace.wasm());
+        demo
+    };
+    let mut pipeline = Command::new(binaries.join("pipeline"));
+    pipeline.args(["--messages", "20000"]);
     let mut protos = workspace.cargo();
     protos.args(["run", "--manifest-path", "crates/trilby-proto/gen/Cargo.toml", "--", "--check"]);
+    let mut examples = vec![
+        ("embed".to_owned(), Ok(Command::new(binaries.join("embed")))),
+        ("orders (the demo)".to_owned(), Ok(demo())),
+        ("pipeline".to_owned(), Ok(pipeline)),
+        ("generated protos are fresh".to_owned(), Ok(protos)),
+    ];
+    for broker in BROKERS {
+        let Some(server) = services.iter().find(|service| service.name == broker.server) else { continue };
+        let demo = broker.prepare(workspace, server).map(|resource| {
+            let mut demo = demo();
+            demo.arg("--pubsub").arg(resource);
+            demo
+        });
+        examples.push((format!("orders over {}", broker.name), demo));
+    }
 
     let started = Instant::now();
     let mut outcomes = Vec::new();
-    for (name, mut command) in [("embed", embed), ("orders (the demo)", demo), ("generated protos are fresh", protos)] {
-        let outcome = step(name, || run(command.current_dir(&workspace.root)));
+    for (name, command) in examples {
+        let outcome = step(&name, || run(command?.current_dir(&workspace.root)));
         outcomes.push((name, outcome.err().map(|error| error.to_string())));
     }
     report.examples(&outcomes, started.elapsed().as_secs_f64());
-    Ok(())
 }
 
 /// `cargo test` with what the tests need in its environment.

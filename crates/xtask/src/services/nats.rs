@@ -1,6 +1,11 @@
 //! NATS with JetStream.
 
-use std::{path::Path, process::Command};
+use std::{
+    io::{BufRead as _, BufReader, Write as _},
+    net::TcpStream,
+    path::Path,
+    process::Command,
+};
 
 use super::{
     Kind, Started,
@@ -35,4 +40,25 @@ fn command(place: &Place<'_>) -> Result<Command> {
     server.args(["--jetstream", "--addr", "127.0.0.1", "--port", &place.port.to_string(), "--store_dir"]);
     server.arg(place.folder("jetstream")?);
     Ok(server)
+}
+
+/// Makes a stream that keeps these subjects: JetStream keeps nothing that no stream asks for, and Dapr makes none.
+///
+/// # Errors
+/// The server is not there, or refuses.
+pub(crate) fn create_stream(url: &str, name: &str, subjects: &[&str]) -> Result {
+    let wanted = format!(r#"{{"name":"{name}","subjects":{subjects:?}}}"#);
+    let mut server = BufReader::new(TcpStream::connect(url.trim_start_matches("nats://"))?);
+    write!(
+        server.get_mut(),
+        "CONNECT {{}}\r\nSUB made 1\r\nPUB $JS.API.STREAM.CREATE.{name} made {}\r\n{wanted}\r\n",
+        wanted.len()
+    )?;
+    for line in server.lines() {
+        let line = line?;
+        if line.contains("stream_create_response") {
+            return if line.contains("\"error\"") { Err(line.into()) } else { Ok(()) };
+        }
+    }
+    Err("nats hung up".into())
 }
