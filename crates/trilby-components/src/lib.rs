@@ -52,6 +52,9 @@ pub struct Host {
     /// Runs programs. Default: one of its own, without a cache.
     #[cfg(feature = "wasm")]
     pub engine: trilby_wasm::Engine,
+    /// The cluster that it is in. Default: none.
+    #[cfg(feature = "kubernetes")]
+    pub cluster: secret::kubernetes::Surroundings,
 }
 
 /// Every component of this build, on its own.
@@ -68,7 +71,12 @@ pub fn builtins_with(host: &Host) -> Catalog {
         let engine = host.engine.clone();
         move |request| binding::wasm::open(engine.clone(), request)
     };
-    #[cfg(not(feature = "wasm"))]
+    #[cfg(feature = "kubernetes")]
+    let kubernetes = {
+        let cluster = host.cluster.clone();
+        move |request| secret::kubernetes::open(cluster.clone(), request)
+    };
+    #[cfg(not(any(feature = "kubernetes", feature = "wasm")))]
     let Host {} = host;
     let mut catalog = Catalog::new();
     builtins! { catalog:
@@ -106,6 +114,7 @@ pub fn builtins_with(host: &Host) -> Catalog {
         pubsub "pubsub.jetstream"/"v1" if "nats" = pubsub::jetstream::open, "Streams of NATS JetStream";
         pubsub "pubsub.redis"/"v1" if "redis" = pubsub::redis::open, "Streams in Redis, read by consumer groups";
         secret "secretstores.hashicorp.vault"/"v1" if "vault" = secret::hashicorp_vault::open, "Secrets in HashiCorp Vault or OpenBao";
+        secret "secretstores.kubernetes"/"v1" if "kubernetes" = kubernetes, "Secrets of a Kubernetes namespace";
         secret "secretstores.local.env"/"v1" = secret::local_env::open, "Environment variables as secrets, for development";
         secret "secretstores.local.file"/"v1" = secret::local_file::open, "A JSON file of secrets, for development";
         state "state.in-memory"/"v1" = state::in_memory::open, "Items in this process's memory, gone when it ends";

@@ -2,5 +2,7 @@
 
 #[cfg(feature = "vault")]
 pub mod hashicorp_vault;
+#[cfg(feature = "kubernetes")]
+pub mod kubernetes;
 pub mod local_env;
 pub mod local_file;

@@ -5,26 +5,14 @@ mod support;
 
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
-use rustls::{
-    ServerConfig,
-    crypto::ring,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
-};
 use serde_json::{Value, json};
-use tokio::{
-    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
-    net::TcpListener,
-};
-use tokio_rustls::TlsAcceptor;
+use support::https::{AUTHORITY, serve};
 use trilby_component::{
     ErrorKind, Metadata, Result,
     secret::{Feature, Secret, SecretStore},
 };
 
 const TOKEN: &str = "s.token";
-const CHAIN: &str = include_str!("../../trilby-door-http/tests/door/tls/localhost.pem");
-const KEY: &str = include_str!("../../trilby-door-http/tests/door/tls/localhost.key");
-const AUTHORITY: &str = include_str!("../../trilby-door-http/tests/door/tls/ca.pem");
 
 /// The versions of each secret by its path; one that was deleted has no value.
 type Secrets = BTreeMap<String, Vec<Option<Value>>>;
@@ -38,21 +26,7 @@ impl Vault {
     async fn start(mount: &str, secrets: Value, tls: bool) -> Self {
         let mount = mount.to_owned();
         let secrets: Secrets = serde_json::from_value(secrets).expect("versions by path");
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let port = listener.local_addr().expect("an address").port();
-        let acceptor = tls.then(acceptor);
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                match &acceptor {
-                    None => answer(stream, &mount, &secrets).await,
-                    Some(acceptor) => {
-                        if let Ok(stream) = acceptor.accept(stream).await {
-                            answer(stream, &mount, &secrets).await;
-                        }
-                    }
-                }
-            }
-        });
+        let port = serve(tls, move |head| respond(head, &mount, &secrets)).await;
         Self { port }
     }
 
@@ -60,34 +34,6 @@ impl Vault {
         let address = format!("http://127.0.0.1:{}", self.port);
         open(&[&[("vaultAddr", &*address), ("vaultToken", TOKEN)], more].concat()).await.expect("opens")
     }
-}
-
-fn acceptor() -> TlsAcceptor {
-    let chain = CertificateDer::pem_slice_iter(CHAIN.as_bytes()).collect::<Result<Vec<_>, _>>().expect("certificates");
-    let key = PrivateKeyDer::from_pem_slice(KEY.as_bytes()).expect("a key");
-    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .expect("protocols")
-        .with_no_client_auth()
-        .with_single_cert(chain, key);
-    TlsAcceptor::from(Arc::new(config.expect("they belong together")))
-}
-
-/// Answers one request.
-async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin, mount: &str, secrets: &Secrets) {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        let Ok(byte) = stream.read_u8().await else { return };
-        head.push(byte);
-    }
-    let (status, body) = respond(&String::from_utf8(head).expect("text"), mount, secrets);
-    let body = format!("{body}\n");
-    let length = body.len();
-    let head = format!(
-        "HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {length}\r\nconnection: close"
-    );
-    let _ = stream.write_all(format!("{head}\r\n\r\n{body}").as_bytes()).await;
-    let _ = stream.shutdown().await;
 }
 
 fn respond(head: &str, mount: &str, secrets: &Secrets) -> (u16, Value) {

@@ -60,8 +60,8 @@ impl Builder {
         self
     }
 
-    /// The environment variables that resources and Configurations may name. Default: none; the process's own are not
-    /// read.
+    /// The environment variables that resources and Configurations may name, and that tell components of the Kubernetes
+    /// cluster around them. Default: none; the process's own are not read.
     pub fn env(mut self, env: Env) -> Self {
         self.env = env;
         self
@@ -151,6 +151,7 @@ impl Builder {
             return trilby_components::builtins_with(&trilby_components::Host {
                 #[cfg(feature = "wasm")]
                 engine: self.engine.clone(),
+                cluster: trilby_components::secret::kubernetes::Surroundings::read(|name| self.env.get(name)),
             });
             #[cfg(not(feature = "components"))]
             Catalog::new()

@@ -3,6 +3,9 @@
 
 pub(crate) mod broker;
 pub(crate) mod changes;
+// TLS for servers comes with this feature.
+#[cfg(feature = "mqtt")]
+pub(crate) mod https;
 pub(crate) mod inbox;
 pub(crate) mod proxy;
 #[cfg(feature = "redis")]
