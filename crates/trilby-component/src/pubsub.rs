@@ -89,7 +89,43 @@ pub struct SubscribeRequest {
     pub metadata: Metadata,
     /// Set if the app wants several messages at once. A broker that reads batches anyway gives them to
     /// [`Sink::deliver_bulk`]; others ignore this, and the block collects for them.
-    pub bulk: Option<Bulk>,
+    pub bulk: Option<BulkSettings>,
+}
+
+/// How an app wants messages collected for bulk delivery. What it leaves open is the broker's to say, or the block's.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct BulkSettings {
+    /// As [`Bulk::max_messages`].
+    pub max_messages: Option<usize>,
+    /// As [`Bulk::max_await`].
+    pub max_await: Option<std::time::Duration>,
+}
+
+impl BulkSettings {
+    /// What a subscription says, in messages and milliseconds. What is not positive is left open.
+    #[must_use]
+    pub fn new(max_messages: i64, max_await_ms: i64) -> Self {
+        let positive = |number: i64| u64::try_from(number).ok().filter(|number| *number > 0);
+        Self {
+            max_messages: positive(max_messages).map(|number| usize::try_from(number).unwrap_or(usize::MAX)),
+            max_await: positive(max_await_ms).map(std::time::Duration::from_millis),
+        }
+    }
+
+    /// What it says, and `default` where that is nothing.
+    #[must_use]
+    pub fn or(self, default: Bulk) -> Bulk {
+        Bulk {
+            max_messages: self.max_messages.unwrap_or(default.max_messages),
+            max_await: self.max_await.unwrap_or(default.max_await),
+        }
+    }
+}
+
+impl From<Bulk> for BulkSettings {
+    fn from(Bulk { max_messages, max_await }: Bulk) -> Self {
+        Self { max_messages: Some(max_messages), max_await: Some(max_await) }
+    }
 }
 
 /// How messages are collected for bulk delivery.
@@ -101,17 +137,10 @@ pub struct Bulk {
     pub max_await: std::time::Duration,
 }
 
-impl Bulk {
-    /// What a subscription says, in messages and milliseconds. What is not positive means Dapr's default: 100 messages,
-    /// one second.
-    #[must_use]
-    pub fn from_settings(max_messages: i64, max_await_ms: i64) -> Self {
-        let positive =
-            |number: i64, default| u64::try_from(number).ok().filter(|number| *number > 0).unwrap_or(default);
-        Self {
-            max_messages: usize::try_from(positive(max_messages, 100)).unwrap_or(usize::MAX),
-            max_await: std::time::Duration::from_millis(positive(max_await_ms, 1000)),
-        }
+/// Those of a broker that gives messages one by one: 100 messages, one second.
+impl Default for Bulk {
+    fn default() -> Self {
+        Self { max_messages: 100, max_await: std::time::Duration::from_secs(1) }
     }
 }
 

@@ -208,7 +208,7 @@ async fn batches_are_published_and_read_as_such_and_only_what_failed_comes_again
     let stop = CancellationToken::new();
     let request = SubscribeRequest {
         topic: topic.clone(),
-        bulk: Some(Bulk { max_messages: 20, max_await: Duration::from_millis(500) }),
+        bulk: Some(Bulk { max_messages: 20, max_await: Duration::from_millis(500) }.into()),
         ..SubscribeRequest::default()
     };
     let sink = Arc::clone(&batches) as Arc<dyn Sink>;

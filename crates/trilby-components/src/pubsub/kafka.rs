@@ -5,19 +5,22 @@
 //! only. Metadata become headers and headers metadata; `partitionKey` (or `__key`) and `partitionNumber` say where a
 //! record goes, and each record says where it is from. Batches are read and published as such.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use krafka::{Kafka, consumer::ConsumerRecord};
 use trilby_component::{
     CancellationToken, OpenRequest, Result,
     pubsub::{
-        BulkPublishError, BulkPublishRequest, Feature, Message, PubSub, PublishRequest, Sink, SubscribeRequest,
+        Bulk, BulkPublishError, BulkPublishRequest, Feature, Message, PubSub, PublishRequest, Sink, SubscribeRequest,
         Subscription,
     },
 };
 
 use crate::kafka::{Config, Group, Handling, Headers, Producer, Receiver, value};
+
+/// How records are collected for an app that does not say, as with Dapr.
+const BULK: Bulk = Bulk { max_messages: 80, max_await: Duration::from_secs(10) };
 
 /// Connects.
 ///
@@ -67,7 +70,7 @@ impl PubSub for Broker {
             config: &self.config,
             producer: &self.producer,
             topics: std::slice::from_ref(&request.topic),
-            handling: Handling { bulk: request.bulk, ..self.config.handling(true) },
+            handling: Handling { bulk: request.bulk.map(|settings| settings.or(BULK)), ..self.config.handling(true) },
             receiver: Arc::new(Messages { sink, headers: self.headers.clone() }),
             stop,
         };

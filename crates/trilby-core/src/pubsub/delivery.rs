@@ -18,7 +18,7 @@ use http::HeaderValue;
 use tokio::sync::mpsc;
 use trilby_component::{
     CancellationToken, Metadata,
-    pubsub::{Message, NotHandled, Sink, Subscription as Reading},
+    pubsub::{Bulk, Message, NotHandled, Sink, Subscription as Reading},
 };
 
 use super::{
@@ -116,7 +116,7 @@ pub(super) struct Consumer {
 /// A consumer, and what it collects.
 pub(super) struct Prepared {
     pub(super) consumer: Arc<Consumer>,
-    pending: Option<mpsc::Receiver<Pending>>,
+    bulk: Option<(Bulk, mpsc::Receiver<Pending>)>,
 }
 
 impl Prepared {
@@ -128,7 +128,8 @@ impl Prepared {
         recipient: Recipient,
         stop: CancellationToken,
     ) -> Result<Self, String> {
-        let (batch, pending) = subscription.bulk.map(|bulk| mpsc::channel(bulk.max_messages.max(1))).unzip();
+        let bulk = subscription.bulk.map(|settings| settings.or(Bulk::default()));
+        let (batch, pending) = bulk.map(|bulk| mpsc::channel(bulk.max_messages.max(1))).unzip();
         let consumer = Consumer {
             router: Router::new(&subscription.route)?,
             is_raw: subscription.is_raw()?,
@@ -140,17 +141,17 @@ impl Prepared {
             broker,
             subscription,
         };
-        Ok(Self { consumer: Arc::new(consumer), pending })
+        Ok(Self { consumer: Arc::new(consumer), bulk: bulk.zip(pending) })
     }
 
     /// Reads from the broker until that ends.
     pub(super) async fn run(&mut self, reading: Reading) -> trilby_component::Result<()> {
-        match (self.consumer.subscription.bulk, &mut self.pending) {
-            (Some(bulk), Some(pending)) => tokio::select! {
+        match &mut self.bulk {
+            Some((bulk, pending)) => tokio::select! {
                 ended = reading => ended,
-                never = collect::run(&self.consumer, bulk, pending) => match never {},
+                never = collect::run(&self.consumer, *bulk, pending) => match never {},
             },
-            _ => reading.await,
+            None => reading.await,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use trilby_component::{Metadata, pubsub::Bulk};
+use trilby_component::{Metadata, pubsub::BulkSettings};
 
 /// Who asked for a subscription.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,7 +67,7 @@ pub struct Subscription {
     /// Where events go that are dropped or given up. Dapr's `deadLetterTopic`.
     pub dead_letter_topic: Option<String>,
     /// Set if the app wants several events at once.
-    pub bulk: Option<Bulk>,
+    pub bulk: Option<BulkSettings>,
     /// Attribute of the event by whose value events are kept in order; events of different values may be handled at
     /// the same time. Trilby's own `order-by`; none means the order of the broker's own delivery.
     pub order_by: Option<String>,

@@ -3,7 +3,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header, uri::PathAndQuery};
 use prost::Message;
 use tonic::{Code, Status};
-use trilby_component::{ErrorKind, Metadata, pubsub::Bulk};
+use trilby_component::{ErrorKind, Metadata, pubsub::BulkSettings};
 use trilby_core::{
     Body, ChannelError, Ctx, Request,
     app::{BindingEvent, BindingReply},
@@ -212,7 +212,7 @@ fn subscription(wire: TopicSubscription) -> Subscription {
         metadata: codec::from_map(wire.metadata),
         route: Route { rules, default },
         dead_letter_topic: said(wire.dead_letter_topic),
-        bulk: bulk.map(|bulk| Bulk::from_settings(bulk.max_messages_count.into(), bulk.max_await_duration_ms.into())),
+        bulk: bulk.map(|bulk| BulkSettings::new(bulk.max_messages_count.into(), bulk.max_await_duration_ms.into())),
         order_by: None,
         scopes: Vec::new(),
         origin: Origin::Programmatic,

@@ -142,7 +142,7 @@ fn bulk(asked: bulk_subscriber::Subscription) -> Subscription {
         metadata: asked.metadata.into_iter().collect(),
         route: route(asked.rules, asked.path),
         dead_letter_topic: asked.dead_letter_topic,
-        bulk: Some(bulk),
+        bulk: Some(bulk.into()),
         order_by: None,
         scopes: Vec::new(),
         origin: Origin::Programmatic,

@@ -74,7 +74,7 @@ async fn a_guest_says_what_it_subscribes_to() {
     assert_eq!(orders.dead_letter_topic.as_deref(), Some("orders-failed"));
     assert_eq!(orders.metadata["priority"], "1");
     assert_eq!((keyed.order_by.as_deref(), keyed.route.default.as_deref()), (Some("subject"), Some("")));
-    assert_eq!(bulk.bulk, Some(Bulk { max_messages: 10, max_await: Duration::from_millis(50) }));
+    assert_eq!(bulk.bulk, Some(Bulk { max_messages: 10, max_await: Duration::from_millis(50) }.into()));
     assert!(orders.bulk.is_none() && keyed.bulk.is_none());
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use serde_norway::Value;
-use trilby_component::pubsub::Bulk;
+use trilby_component::pubsub::BulkSettings;
 use trilby_core::pubsub::{self, Origin, Route, Rule};
 
 use super::{Document, Header, Manifest, or_default, pair::to_text};
@@ -87,7 +87,7 @@ impl Subscription {
             metadata: metadata.collect(),
             route,
             dead_letter_topic: said(spec.dead_letter_topic),
-            bulk: enabled.then(|| Bulk::from_settings(max_messages_count, max_await_duration_ms)),
+            bulk: enabled.then(|| BulkSettings::new(max_messages_count, max_await_duration_ms)),
             order_by: said(spec.order_by),
             scopes: header.scopes.clone(),
             origin: Origin::Declarative,
@@ -109,7 +109,6 @@ impl Subscription {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
 
     use super::*;
     use crate::Resources;
@@ -132,7 +131,7 @@ mod tests {
         assert_eq!((subscription.pubsub.as_str(), subscription.topic.as_str()), ("ps", "t"));
         assert_eq!(subscription.dead_letter_topic.as_deref(), Some("dead"));
         assert_eq!(subscription.metadata["rawPayload"], "true");
-        assert_eq!(subscription.bulk, Some(Bulk { max_messages: 7, max_await: Duration::from_secs(1) }));
+        assert_eq!(subscription.bulk, Some(BulkSettings { max_messages: Some(7), max_await: None }));
         assert_eq!((header.scopes, subscription.origin), (vec!["app".to_owned()], Origin::Declarative));
     }
 

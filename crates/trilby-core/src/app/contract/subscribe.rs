@@ -2,7 +2,7 @@
 
 use http::{Method, StatusCode};
 use serde::{Deserialize, Deserializer};
-use trilby_component::{ErrorKind, Metadata, pubsub::Bulk};
+use trilby_component::{ErrorKind, Metadata, pubsub::BulkSettings};
 
 use super::{JSON, MAX_ANSWER_BYTES, broken, request};
 use crate::{
@@ -122,7 +122,7 @@ impl From<Entry> for Subscription {
 }
 
 impl BulkSubscribe {
-    fn bulk(&self) -> Option<Bulk> {
-        self.enabled.then(|| Bulk::from_settings(self.max_messages_count, self.max_await_duration_ms))
+    fn bulk(&self) -> Option<BulkSettings> {
+        self.enabled.then(|| BulkSettings::new(self.max_messages_count, self.max_await_duration_ms))
     }
 }

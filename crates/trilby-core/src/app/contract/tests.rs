@@ -3,7 +3,10 @@
 use std::sync::Mutex;
 
 use bytes::Bytes;
-use trilby_component::{configuration::Item, pubsub::Message};
+use trilby_component::{
+    configuration::Item,
+    pubsub::{Bulk, Message},
+};
 
 use super::*;
 use crate::{
@@ -172,7 +175,7 @@ async fn an_app_says_what_it_subscribes_to_in_either_form() {
     let rules = [Rule { condition: "event.type == 'x'".into(), path: "/x".into() }];
     assert_eq!((b.route.rules.as_slice(), b.route.default.as_deref()), (rules.as_slice(), Some("/d")));
     let bulk = |subscription: &Subscription| {
-        let bulk = subscription.bulk.expect("asked for");
+        let bulk = subscription.bulk.expect("asked for").or(Bulk::default());
         (bulk.max_messages, bulk.max_await.as_millis())
     };
     assert_eq!((bulk(b), bulk(c)), ((5, 40), (100, 1000)));

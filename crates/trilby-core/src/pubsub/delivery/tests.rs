@@ -293,7 +293,7 @@ async fn events_of_one_key_are_in_order_and_others_pass() {
 async fn single_messages_are_collected_for_an_app_that_wants_several() {
     let bulk = Bulk { max_messages: 3, max_await: Duration::from_millis(100) };
     let (broker, app) = (Arc::<Script>::default(), Arc::<App>::default());
-    let (block, sink) = start(&broker, &app, Subscription { bulk: Some(bulk), ..subscription() }, None).await;
+    let (block, sink) = start(&broker, &app, Subscription { bulk: Some(bulk.into()), ..subscription() }, None).await;
     let messages = ["1", "2", "3", "4"].map(|id| sink.deliver(message(id, "")));
     let delivered = timeout(Duration::from_millis(150), join_all(messages)).await.expect("in time");
     assert!(delivered.iter().all(Result::is_ok));
@@ -312,7 +312,8 @@ async fn entries_of_a_batch_have_outcomes_of_their_own() {
     let bulk = Bulk { max_messages: 10, max_await: Duration::from_secs(1) };
     for (dead, fifth_is_kept, letters) in [(None, true, 0), (Some("dead"), false, 2)] {
         let (broker, app) = (Arc::<Script>::default(), Arc::new(App::answering(answers.map(Ok))));
-        let declared = Subscription { bulk: Some(bulk), dead_letter_topic: dead.map(str::to_owned), ..subscription() };
+        let declared =
+            Subscription { bulk: Some(bulk.into()), dead_letter_topic: dead.map(str::to_owned), ..subscription() };
         let (_block, sink) = start(&broker, &app, declared, Some(1)).await;
         let mut messages = ["1", "2", "3", "4"].map(|id| message(id, "")).to_vec();
         messages.push(Message { data: "no event".into(), ..Message::default() });
