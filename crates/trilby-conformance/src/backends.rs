@@ -124,6 +124,36 @@ pub const PUBSUB: &[Backend] = &[
         except: &[],
     },
     Backend {
+        name: "messages-kafka",
+        type_name: "pubsub.kafka",
+        version: "v1",
+        // Every subscription joins the consumer group; members hear of that with their next heartbeat.
+        metadata: "{ name: brokers, value: 'ADDRESS' }, { name: authType, value: none }, \
+                   { name: heartbeatInterval, value: 100ms }, { name: backOffDuration, value: 100ms }",
+        variable: Some("TRILBY_TEST_KAFKA"),
+        every_door: false,
+        except: &[],
+    },
+    Backend {
+        name: "messages-mqtt",
+        type_name: "pubsub.mqtt3",
+        version: "v1",
+        metadata: "{ name: url, value: 'ADDRESS' }",
+        variable: Some("TRILBY_TEST_MQTT"),
+        every_door: false,
+        except: &[],
+    },
+    Backend {
+        name: "messages-rabbitmq",
+        type_name: "pubsub.rabbitmq",
+        version: "v1",
+        metadata: "{ name: connectionString, value: 'ADDRESS' }, { name: concurrency, value: single }, \
+                   { name: requeueInFailure, value: 'true' }",
+        variable: Some("TRILBY_TEST_RABBITMQ"),
+        every_door: false,
+        except: &[],
+    },
+    Backend {
         name: "messages-redis",
         type_name: "pubsub.redis",
         version: "v1",
@@ -212,6 +242,12 @@ pub const FIXED: Fixed = Fixed { name: "settings", key: "color", value: "blue" }
 
 /// The component whose configuration file the suite changes, and the file's name in the folder of the binding `files`.
 pub const CHANGING_FILE: (&str, &str) = ("settings-changing", "settings.json");
+
+/// The key of `settings-redis` that the mirror guest watches: a guest says when it starts what it wants to hear of.
+pub const WATCHED_KEY: &str = "suite-watched";
+
+/// The state store in which the mirror guest notes changes, as `changed-STORE-KEY`.
+pub const NOTES: &str = "in-memory";
 
 /// Says where PostgreSQL is. The suite makes a table and its trigger there, as operators do: the component makes none.
 pub const POSTGRES: &str = "TRILBY_TEST_POSTGRES";
@@ -321,6 +357,36 @@ pub const BINDINGS: &[Backend] = &[
         except: OF_ONE_TYPE,
     },
     Backend {
+        name: "records",
+        type_name: "bindings.kafka",
+        version: "v1",
+        metadata: "{ name: brokers, value: 'ADDRESS' }, { name: authType, value: none }, \
+                   { name: publishTopic, value: suite }, { name: direction, value: output }",
+        variable: Some("TRILBY_TEST_KAFKA"),
+        every_door: false,
+        except: OF_ONE_TYPE,
+    },
+    Backend {
+        name: "readings",
+        type_name: "bindings.mqtt3",
+        version: "v1",
+        metadata: "{ name: url, value: 'ADDRESS' }, { name: topic, value: suite }, { name: consumerID, value: suite }, \
+                   { name: direction, value: output }",
+        variable: Some("TRILBY_TEST_MQTT"),
+        every_door: false,
+        except: OF_ONE_TYPE,
+    },
+    Backend {
+        name: "tasks",
+        type_name: "bindings.rabbitmq",
+        version: "v1",
+        metadata: "{ name: host, value: 'ADDRESS' }, { name: queueName, value: suite }, \
+                   { name: deleteWhenUnused, value: 'true' }, { name: direction, value: output }",
+        variable: Some("TRILBY_TEST_RABBITMQ"),
+        every_door: false,
+        except: OF_ONE_TYPE,
+    },
+    Backend {
         name: "mail",
         type_name: "bindings.smtp",
         version: "v1",
@@ -340,21 +406,15 @@ pub const BINDINGS: &[Backend] = &[
     },
 ];
 
-/// Types that `trilby-components/tests` covers instead: nobody can start their servers, or only a broker shows what they
-/// did.
+/// Types that `trilby-components/tests` covers instead, since nobody can start their servers.
 pub const TESTED_APART: &[(&str, &str)] = &[
-    ("bindings.kafka", "v1"),
-    ("bindings.mqtt3", "v1"),
-    ("bindings.rabbitmq", "v1"),
-    ("pubsub.kafka", "v1"),
-    ("pubsub.mqtt3", "v1"),
-    ("pubsub.rabbitmq", "v1"),
     ("conversation.deepseek", "v1"),
     ("conversation.huggingface", "v1"),
     ("conversation.mistral", "v1"),
     ("conversation.ollama", "v1"),
     ("conversation.openai", "v1"),
     ("secretstores.hashicorp.vault", "v1"),
+    ("secretstores.kubernetes", "v1"),
 ];
 
 impl Backend {
