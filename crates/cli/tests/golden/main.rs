@@ -12,6 +12,7 @@ mod differences;
 mod grpc;
 mod http;
 mod mask;
+mod metadata;
 mod redis;
 mod stories;
 

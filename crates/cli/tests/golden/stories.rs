@@ -95,7 +95,7 @@ metadata: { name: echo }
 spec: { type: conversation.echo, version: v1 }
 ";
 
-const SECRETS: &str = r#"{
+pub(crate) const SECRETS: &str = r#"{
   "plain": "p",
   "nested": { "a": "1", "b": { "c": "2" } },
   "list": ["x", "y"],
@@ -241,7 +241,7 @@ async fn publishing() {
 }
 
 /// Waits until the subscriptions that the app asks for are open.
-async fn until_subscribed(daprd: &Daprd) {
+pub(crate) async fn until_subscribed(daprd: &Daprd) {
     let started = std::time::Instant::now();
     while !daprd.http("GET", "/v1.0/metadata", "").await.body.windows(12).any(|text| text == b"PROGRAMMATIC") {
         assert!(started.elapsed() < std::time::Duration::from_secs(10), "no subscriptions; the log: {}", daprd.log());
