@@ -207,16 +207,27 @@ pub trait LockClient: Send + Sync {
 /// Keys of configuration and their values.
 pub type Values = Vec<(String, String)>;
 
-/// Changes of configuration as they arrive; it ends with the subscription.
-pub type Changes = mpsc::Receiver<Values>;
+/// A subscription to changes of configuration.
+pub struct Watching {
+    /// What ends it; `None` if it lasts as long as the app.
+    pub id: Option<String>,
+    /// The changes as they arrive.
+    pub changes: mpsc::Receiver<Values>,
+    /// Whether `changes` ends with the subscription. Apps that are called just hear no more.
+    pub is_stream: bool,
+}
 
 /// Configuration through one door.
 #[async_trait]
 pub trait ConfigurationClient: Send + Sync {
     /// Reads the values of keys.
     async fn get_configuration(&self, store: &str, keys: &[&str]) -> Answer<Values>;
-    /// Watches keys: the id of the subscription and the changes; `None` if only apps can through this door.
-    async fn watch_configuration(&self, store: &str, keys: &[&str]) -> Answer<Option<(String, Changes)>>;
+    /// Watches keys.
+    async fn watch_configuration(&self, store: &str, keys: &[&str]) -> Answer<Watching>;
+    /// The key that the app watches of itself, if it cannot choose later.
+    fn watched_key(&self) -> Option<&'static str> {
+        None
+    }
     /// Ends a subscription.
     async fn unwatch_configuration(&self, store: &str, id: &str) -> Answer<()>;
 }

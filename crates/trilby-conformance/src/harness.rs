@@ -9,11 +9,11 @@ use std::{
 
 use libtest_mimic::Trial;
 use tokio::runtime::Runtime;
-use trilby::{Api, AppSpec, Builder, Trilby};
+use trilby::{Api, AppSpec, Builder, Trilby, door_http::app::Options};
 
 use crate::{
     cases::{self, Case},
-    clients::{Embedded, Grpc, Http, Wasm},
+    clients::{Embedded, Grpc, Http, Inbox, Wasm},
     suite::{self, Door, Subject},
 };
 
@@ -45,9 +45,10 @@ impl Harness {
         let runtime = Arc::new(Runtime::new()?);
         let id = |door: &str| format!("{door}-{}", std::process::id());
         let (http, grpc) = (free_address()?, free_address()?);
+        let inbox = runtime.block_on(Inbox::start())?;
         let mut builder = builder
             .app(AppSpec::caller(id("embedded")))
-            .app(AppSpec::caller(id("http")).http(http))
+            .app(AppSpec::http_server(id("http"), Options::new(inbox.port)).http(http))
             .app(AppSpec::caller(id("grpc")).grpc(grpc));
         if let Some(path) = mirror {
             builder = builder.app(AppSpec::wasm(MIRROR, path.to_string_lossy()));
@@ -56,9 +57,10 @@ impl Harness {
             let trilby = builder.start().await?;
             let api = trilby.api(&id("embedded")).expect("the app was started").clone();
             let [embedded, over_http, over_grpc, wasm] = DOORS;
+            let http_client = Http::new(http.port()).heard_by(api.clone()).told_through(inbox);
             let mut doors = vec![
                 Door { name: embedded, client: Arc::new(Embedded(api.clone())) },
-                Door { name: over_http, client: Arc::new(Http::new(http.port()).heard_by(api.clone())) },
+                Door { name: over_http, client: Arc::new(http_client) },
                 Door { name: over_grpc, client: Arc::new(Grpc::new(grpc.port()).heard_by(api.clone())) },
             ];
             if mirror.is_some() {

@@ -4,16 +4,18 @@
 use std::time::Duration;
 
 use serde_json::json;
-use tokio::time::timeout;
+use tokio::{sync::mpsc::Receiver, time::timeout};
 
 use super::{Case, Outcome, check, check_eq, unique};
 use crate::{
     backends::{CHANGING_FILE, FIXED},
-    client::{Changes, Client},
+    client::{Client, Values, Watching},
 };
 
 /// How long a change may take to arrive.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// How long nothing must arrive to count as never.
+const SILENCE: Duration = Duration::from_millis(500);
 
 /// The case about reading, for the file that another case changes.
 pub const READING: &str = "values_are_read_and_missing_keys_left_out";
@@ -47,11 +49,10 @@ async fn reads(c: &dyn Client, s: &str) -> Outcome {
 }
 
 async fn watches(c: &dyn Client, s: &str) -> Outcome {
-    let key = &unique("key");
+    let key = &c.watched_key().map_or_else(|| unique("key"), str::to_owned);
     set(c, s, key, 1).await?;
     let watching = c.watch_configuration(s, &[key]).await.map_err(|failure| failure.to_string())?;
-    // Over some doors only apps hear of changes, and the suite's are none.
-    let Some((id, mut changes)) = watching else { return Ok(()) };
+    let Watching { id, mut changes, is_stream } = watching;
 
     set(c, s, key, 2).await?;
     arrives(&mut changes, &(key.clone(), "2".to_owned())).await?;
@@ -59,15 +60,23 @@ async fn watches(c: &dyn Client, s: &str) -> Outcome {
     set(c, s, key, 3).await?;
     arrives(&mut changes, &(key.clone(), "3".to_owned())).await?;
 
+    let Some(id) = id else { return Ok(()) };
     c.unwatch_configuration(s, &id).await.map_err(|failure| failure.to_string())?;
-    let ended = timeout(PATIENCE, async { while changes.recv().await.is_some() {} }).await;
-    check(ended.is_ok(), || "the subscription did not end".to_owned())?;
+    set(c, s, key, 4).await?;
+    let limit = if is_stream { PATIENCE } else { SILENCE };
+    let rest = timeout(limit, async {
+        while let Some(items) = changes.recv().await {
+            check(!items.contains(&(key.clone(), "4".to_owned())), || "a change came after the end".to_owned())?;
+        }
+        Ok(())
+    });
+    rest.await.unwrap_or_else(|_| check(!is_stream, || "the subscription did not end".to_owned()))?;
     let Err(failure) = c.unwatch_configuration(s, &id).await else { return Err("it ended twice".to_owned()) };
     check(failure.text.contains(&format!("subscription with id {id} does not exist")), || failure.to_string())
 }
 
 /// Waits for a change. Others may come before it: the value from before the watch, and that of a key that a file lost.
-async fn arrives(changes: &mut Changes, expected: &(String, String)) -> Outcome {
+async fn arrives(changes: &mut Receiver<Values>, expected: &(String, String)) -> Outcome {
     let waiting = timeout(PATIENCE, async {
         while let Some(items) = changes.recv().await {
             if let Some((key, _)) = items.iter().find(|(key, _)| *key != expected.0) {

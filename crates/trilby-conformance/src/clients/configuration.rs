@@ -1,9 +1,12 @@
-//! Configuration through each door. Over HTTP and WIT only apps hear of changes.
+//! Configuration through each door. Over HTTP and WIT changes come as calls to the app.
+
+use std::time::Duration;
 
 use async_trait::async_trait;
 use hyper::{Method, StatusCode};
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::sleep};
 use trilby_component::{Metadata, configuration::Items};
 use trilby_core::Ctx;
 use trilby_proto::runtime::v1::{
@@ -11,10 +14,15 @@ use trilby_proto::runtime::v1::{
 };
 
 use super::{Embedded, Grpc, Http, Wasm, embedded, grpc};
-use crate::client::{Answer, Changes, ConfigurationClient, Failure, FailureKind, Values};
+use crate::{
+    backends,
+    client::{Answer, ConfigurationClient, Failure, FailureKind, StateClient as _, Values, Watching},
+};
 
 /// Changes that wait for a case.
 const QUEUE: usize = 16;
+/// Between two looks at what a guest noted.
+const PAUSE: Duration = Duration::from_millis(20);
 
 fn broken(text: impl ToString) -> Failure {
     Failure { kind: FailureKind::Other, text: text.to_string() }
@@ -31,7 +39,7 @@ impl ConfigurationClient for Embedded {
         items.map(of_items).map_err(embedded::failure)
     }
 
-    async fn watch_configuration(&self, store: &str, keys: &[&str]) -> Answer<Option<(String, Changes)>> {
+    async fn watch_configuration(&self, store: &str, keys: &[&str]) -> Answer<Watching> {
         let stream = self.0.configuration.stream(&Ctx::default(), store, &owned(keys), &Metadata::new()).await;
         let mut stream = stream.map_err(embedded::failure)?;
         let id = stream.id().to_owned();
@@ -43,7 +51,7 @@ impl ConfigurationClient for Embedded {
                 }
             }
         });
-        Ok(Some((id, changes)))
+        Ok(Watching { id: Some(id), changes, is_stream: true })
     }
 
     async fn unwatch_configuration(&self, store: &str, id: &str) -> Answer<()> {
@@ -68,8 +76,19 @@ impl ConfigurationClient for Http {
         of_json(items)
     }
 
-    async fn watch_configuration(&self, _: &str, _: &[&str]) -> Answer<Option<(String, Changes)>> {
-        Ok(None)
+    async fn watch_configuration(&self, store: &str, keys: &[&str]) -> Answer<Watching> {
+        #[derive(Deserialize)]
+        struct Subscribed {
+            id: String,
+        }
+        let inbox = self.inbox.as_ref().ok_or_else(|| broken("this door's app is no server"))?;
+        let query: Vec<_> = keys.iter().map(|key| format!("key={key}")).collect();
+        let path = format!("/v1.0/configuration/{store}/subscribe?{}", query.join("&"));
+        let (_, body) = self.call(Method::GET, &path, None, String::new()).await?;
+        let Subscribed { id } = serde_json::from_slice(&body).map_err(broken)?;
+        let (sender, changes) = mpsc::channel(QUEUE);
+        inbox.watch(&id, sender);
+        Ok(Watching { id: Some(id), changes, is_stream: false })
     }
 
     async fn unwatch_configuration(&self, store: &str, id: &str) -> Answer<()> {
@@ -98,7 +117,7 @@ impl ConfigurationClient for Grpc {
         Ok(answer.items.into_iter().map(|(key, item)| (key, item.value)).collect())
     }
 
-    async fn watch_configuration(&self, store: &str, keys: &[&str]) -> Answer<Option<(String, Changes)>> {
+    async fn watch_configuration(&self, store: &str, keys: &[&str]) -> Answer<Watching> {
         let request = SubscribeConfigurationRequest {
             store_name: store.into(),
             keys: owned(keys),
@@ -119,7 +138,7 @@ impl ConfigurationClient for Grpc {
                 }
             }
         });
-        Ok(Some((first.id, changes)))
+        Ok(Watching { id: Some(first.id), changes, is_stream: true })
     }
 
     async fn unwatch_configuration(&self, store: &str, id: &str) -> Answer<()> {
@@ -138,8 +157,29 @@ impl ConfigurationClient for Wasm {
         }
     }
 
-    async fn watch_configuration(&self, _: &str, _: &[&str]) -> Answer<Option<(String, Changes)>> {
-        Ok(None)
+    async fn watch_configuration(&self, store: &str, keys: &[&str]) -> Answer<Watching> {
+        let &[key] = keys else { return Err(broken("the mirror guest watches one key")) };
+        let (sender, changes) = mpsc::channel(QUEUE);
+        let (guest, key, noted) = (self.clone(), key.to_owned(), format!("changed-{store}-{key}"));
+        tokio::spawn(async move {
+            let mut last = None;
+            while !sender.is_closed() {
+                let item = guest.get(backends::NOTES, &noted).await.ok().flatten();
+                let value = item.map(|item| String::from_utf8_lossy(&item.value).into_owned());
+                if let Some(value) = value.clone().filter(|_| value != last)
+                    && sender.send(vec![(key.clone(), value)]).await.is_err()
+                {
+                    break;
+                }
+                last = value;
+                sleep(PAUSE).await;
+            }
+        });
+        Ok(Watching { id: None, changes, is_stream: false })
+    }
+
+    fn watched_key(&self) -> Option<&'static str> {
+        Some(backends::WATCHED_KEY)
     }
 
     async fn unwatch_configuration(&self, _: &str, id: &str) -> Answer<()> {

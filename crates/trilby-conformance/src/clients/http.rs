@@ -15,6 +15,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json, value::RawValue};
 use trilby_core::Api;
 
+use super::Inbox;
 use crate::client::{Answer, Failure, FailureKind, Item, SecretClient, StateClient, Step, Write};
 
 /// Calls Dapr's HTTP API on loopback.
@@ -22,19 +23,26 @@ pub struct Http {
     client: HyperClient<HttpConnector, Full<Bytes>>,
     port: u16,
     pub(super) listener: Option<Api>,
+    pub(super) inbox: Option<Inbox>,
 }
 
 impl Http {
     /// A client of the API on this port.
     #[must_use]
     pub fn new(port: u16) -> Self {
-        Self { client: HyperClient::builder(TokioExecutor::new()).build_http(), port, listener: None }
+        Self { client: HyperClient::builder(TokioExecutor::new()).build_http(), port, listener: None, inbox: None }
     }
 
     /// With an app that listens to what is published.
     #[must_use]
     pub fn heard_by(self, listener: Api) -> Self {
         Self { listener: Some(listener), ..self }
+    }
+
+    /// With the server that the app of this door is.
+    #[must_use]
+    pub fn told_through(self, inbox: Inbox) -> Self {
+        Self { inbox: Some(inbox), ..self }
     }
 
     pub(super) fn uri(&self, path: &str) -> String {

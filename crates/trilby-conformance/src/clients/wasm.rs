@@ -11,6 +11,7 @@ use crate::client::{Answer, Failure, FailureKind, Item, SecretClient, StateClien
 const LARGEST_ANSWER: usize = 16 << 20;
 
 /// Asks the mirror guest to call the blocks.
+#[derive(Clone)]
 pub struct Wasm {
     pub(super) api: Api,
     app_id: &'static str,
