@@ -25,7 +25,7 @@ use std::{
 
 use bytes::Bytes;
 use trilby_component::{
-    Metadata,
+    ComponentError, Metadata,
     pubsub::{BulkPublishRequest, PubSub, PublishRequest},
 };
 
@@ -87,12 +87,12 @@ pub struct BulkPublish {
 }
 
 /// An event of a bulk publish that was not published.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct FailedEntry {
     /// The caller's name for it.
     pub entry_id: String,
-    /// Why, for people.
-    pub error: String,
+    /// Why.
+    pub error: ComponentError,
 }
 
 /// The pub/sub block of one app. Its other half, what comes to the app, is in [`subscriber`].
@@ -205,9 +205,9 @@ impl PubSubApi {
         let request = BulkPublishRequest { topic: broker.complete(topic), entries, metadata };
         let Err(mut failed) = broker.bulk_publish(ctx, request).await else { return Ok(Vec::new()) };
         failed.sort_unstable_by_key(|(position, _)| *position);
-        let failed = failed.into_iter().filter_map(|(position, error)| {
-            Some(FailedEntry { entry_id: names.get(position)?.clone(), error: error.to_string() })
-        });
+        let failed = failed
+            .into_iter()
+            .filter_map(|(position, error)| Some(FailedEntry { entry_id: names.get(position)?.clone(), error }));
         Ok(failed.collect())
     }
 

@@ -31,7 +31,7 @@ pub(crate) async fn bulk_publish(api: &Api, ctx: &Ctx, message: BulkPublishReque
     // The answer has room for failed entries. Dapr nevertheless fails as a whole if there is one.
     match failed.first() {
         None => Ok(BulkPublishResponse::default()),
-        Some(first) => Err(api.pubsub.publish_error(&pubsub_name, &topic, &first.error)),
+        Some(first) => Err(api.pubsub.publish_error(&pubsub_name, &topic, &first.error.to_string())),
     }
 }
 

@@ -127,14 +127,16 @@ fn say_failed(call: &Call<'_>, failed: &[FailedEntry]) -> Response {
     #[serde(rename_all = "camelCase")]
     struct FailedEvent<'a> {
         entry_id: &'a str,
-        #[serde(skip_serializing_if = "str::is_empty")]
-        error: &'a str,
+        #[serde(skip_serializing_if = "String::is_empty")]
+        error: String,
     }
 
-    let error = call.door.api.pubsub.publish_error(&call.store, &call.key, failed.first().map_or("", |it| &it.error));
+    let entries = failed.iter().map(|it| FailedEvent { entry_id: &it.entry_id, error: it.error.to_string() });
+    let entries: Vec<_> = entries.collect();
+    let first = entries.first().map_or("", |entry| &entry.error);
+    let error = call.door.api.pubsub.publish_error(&call.store, &call.key, first);
     call.door.api.errors.record(error.code());
-    let entries = failed.iter().map(|it| FailedEvent { entry_id: &it.entry_id, error: &it.error });
-    let body = codec::encode(&Failed { failed_entries: entries.collect(), error_code: error.code().row().tag });
+    let body = codec::encode(&Failed { failed_entries: entries, error_code: error.code().row().tag });
     let text = format!("api error: code = Internal desc = {error}");
     let headers = [("metadata.responsedata", HeaderValue::from_bytes(&body)), ("metadata.error", text.parse())];
 

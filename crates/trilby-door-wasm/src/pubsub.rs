@@ -9,11 +9,9 @@ use trilby_core::{
 };
 
 use crate::{
+    error,
     guest::Guest,
-    wit::trilby::dapr::{
-        events, pubsub,
-        types::{self, ErrorKind},
-    },
+    wit::trilby::dapr::{events, pubsub, types},
 };
 
 /// What a message is whose sender does not say.
@@ -53,7 +51,7 @@ impl pubsub::Host for Guest {
 
         let mut failed: HashMap<_, _> = failed.into_iter().map(|entry| (entry.entry_id, entry.error)).collect();
         let result = |id: String| {
-            let result = failed.remove(&id).map_or(Ok(()), |message| Err(not_published(message)));
+            let result = failed.remove(&id).map_or(Ok(()), |cause| Err(error::of_item(Code::PubSubPublish, &cause)));
             (id, result)
         };
         Ok(ids.into_iter().map(result).collect())
@@ -70,9 +68,4 @@ fn parts(options: Option<pubsub::PublishOptions>) -> (String, Metadata) {
             (options.content_type.unwrap_or_else(|| TEXT.to_owned()), options.metadata.into_iter().collect())
         }
     }
-}
-
-/// The block says of one entry among many only why it failed.
-fn not_published(message: String) -> types::Error {
-    types::Error { kind: ErrorKind::Internal, code: Code::PubSubPublish.row().tag.to_owned(), message }
 }

@@ -208,7 +208,7 @@ async fn a_retry_of_several_repeats_only_what_failed() {
     let Fixture { block, broker, .. } = fixture(&[], 1);
     broker.fail_once("2");
     let failed = block.bulk_publish(&Ctx::default(), "ps", entries(&["1", "2", "3"])).await.expect("tried");
-    assert_eq!(failed, []);
+    assert!(failed.is_empty());
     let published: Vec<_> = broker.published().iter().map(|request| request.data.clone()).collect();
     assert_eq!(published, ["1", "3", "2"]);
 }
@@ -219,11 +219,11 @@ async fn of_several_each_that_failed_is_named() {
     broker.fail_once("1");
     broker.fail_once("3");
     let failed = block.bulk_publish(&Ctx::default(), "ps", entries(&["1", "2", "3"])).await.expect("tried");
-    let error = "told to fail".to_owned();
-    let expect = ["id-1", "id-3"].map(|id| FailedEntry { entry_id: id.into(), error: error.clone() });
-    assert_eq!(failed, expect);
+    let failed: Vec<_> = failed.iter().map(|entry| (&*entry.entry_id, entry.error.to_string())).collect();
+    let error = "told to fail";
+    assert_eq!(failed, [("id-1", error.to_owned()), ("id-3", error.to_owned())]);
     assert_eq!(
-        block.publish_error("ps", "a", &error).message(),
+        block.publish_error("ps", "a", error).message(),
         "error when publishing to topic a in pubsub ps: told to fail"
     );
     assert!(
@@ -240,7 +240,7 @@ async fn entries_need_an_id_of_their_own() {
         let error = block.bulk_publish(&Ctx::default(), "ps", request).await.expect_err("ids");
         assert_eq!(error.code(), Code::PubSubEntryId);
     }
-    assert_eq!(block.bulk_publish(&Ctx::default(), "ps", entries(&[])).await.expect("nothing to do"), []);
+    assert!(block.bulk_publish(&Ctx::default(), "ps", entries(&[])).await.expect("nothing to do").is_empty());
     assert!(broker.published().is_empty());
 }
 

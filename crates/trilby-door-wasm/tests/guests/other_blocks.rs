@@ -49,6 +49,7 @@ async fn each_message_of_many_has_its_own_result_in_order() {
     let rows = ok(&mirror, publish(json!([entry("b", b"1"), entry("a", b"{\"refuse\"}"), entry("c", b"3")]))).await;
     assert_eq!((&rows[0], &rows[2]), (&json!(["b", { "ok": null }]), &json!(["c", { "ok": null }])));
     assert_eq!((&rows[1][0], &rows[1][1]["error"]["code"]), (&json!("a"), &json!("ERR_PUBSUB_PUBLISH_MESSAGE")));
+    assert_eq!(rows[1][1]["error"]["kind"], "unavailable");
     let published: Vec<_> = world.fakes.broker.take().into_iter().map(|request| request.data).collect();
     assert_eq!(published, ["1", "3"]);
 
