@@ -1,8 +1,11 @@
 //! Apps whose health is asked for.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU16, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU16, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
 use serde_json::{Value, json};
@@ -50,8 +53,60 @@ async fn an_app_gets_nothing_while_it_is_unwell() {
     until("illness", async || (status().await.0 == 500).then_some(())).await;
     let before = app.seen().len();
     publish(&daprd, "t", "2").await;
-    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
     assert_eq!(app.seen().len(), before);
     assert!(app.seen().iter().all(|(_, event)| event["data"] != json!(0)), "published before it was well");
     daprd.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shutdown_that_is_to_wait_takes_no_more_events_and_goes_on_serving() {
+    let app = App::start(json!([{"pubsubname": "mypub", "topic": "t", "route": "/t"}]), |_| (200, "")).await;
+    let mut daprd = app.daprd("", "--dapr-block-shutdown-duration 2s").await;
+    until("subscription", async || {
+        publish(&daprd, "t", "1").await;
+        (!app.seen().is_empty()).then_some(())
+    })
+    .await;
+    let told = Instant::now();
+    daprd.signal("TERM").await;
+    until("the end of deliveries", async || {
+        daprd.log().contains("Blocking graceful shutdown for 2s or until app reports unhealthy...").then_some(())
+    })
+    .await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let before = app.seen().len();
+    publish(&daprd, "t", "2").await;
+    assert_eq!(daprd.http("POST", "/v1.0/invoke/myapp/method/m", "{}").await.status, 200);
+    assert_eq!(daprd.exit_code().await, Some(0));
+    let took = told.elapsed();
+    assert!((Duration::from_secs(2)..Duration::from_secs(8)).contains(&took), "{took:?}");
+    let seen = app.seen();
+    assert!(seen[before..].iter().all(|(path, _)| path == "/m"), "{seen:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shutdown_waits_no_longer_than_the_app_is_well() {
+    let health = Arc::new(AtomicU16::new(200));
+    let answered = Arc::clone(&health);
+    let app =
+        App::start(
+            json!([]),
+            move |path| {
+                if path == "/healthz" { (answered.load(Ordering::Relaxed), "") } else { (200, "") }
+            },
+        );
+    let app = app.await;
+    let flags = "--dapr-block-shutdown-duration 10m --enable-app-health-check --app-health-probe-interval 1 \
+                 --app-health-threshold 1";
+    let mut daprd = app.daprd("", flags).await;
+    until("health", async || {
+        (daprd.http("POST", "/v1.0/invoke/myapp/method/m", "{}").await.status == 200).then_some(())
+    })
+    .await;
+    daprd.signal("TERM").await;
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    assert_eq!(daprd.http("GET", "/v1.0/metadata", "").await.status, 200, "it goes on serving");
+    health.store(500, Ordering::Relaxed);
+    assert_eq!(daprd.exit_code().await, Some(0));
 }

@@ -3,6 +3,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod callbacks;
 mod grpc;
 mod health;
 mod http;

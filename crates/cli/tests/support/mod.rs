@@ -144,11 +144,15 @@ impl Daprd {
         self.folder
     }
 
+    /// Sends it a signal.
+    pub(crate) async fn signal(&self, name: &str) {
+        let status = Command::new("kill").args(["-s", name, &self.pid().to_string()]).status().await.expect("kill");
+        assert!(status.success(), "daprd had ended already; its log: {}", self.log());
+    }
+
     /// Asks it to stop and waits.
     pub(crate) async fn stop(mut self) {
-        let pid = self.pid().to_string();
-        let status = Command::new("kill").args(["-TERM", &pid]).status().await.expect("kill");
-        assert!(status.success(), "daprd had ended already; its log: {}", self.log());
+        self.signal("TERM").await;
         self.exit_code().await;
     }
 
