@@ -93,6 +93,32 @@ async fn what_is_published_arrives_at_each_group_once_with_all_that_kafka_says_o
 }
 
 #[tokio::test]
+async fn topics_of_one_group_are_read_side_by_side() {
+    let Some(broker) = broker(&[("heartbeatInterval", "100ms")]).await else { return };
+    let topics = [unique(), unique(), unique()];
+    let started = Instant::now();
+    let mut open = Vec::new();
+    for topic in &topics {
+        let inbox = Inbox::new();
+        open.push((Open::subscribe(&*broker, topic, &inbox).await, inbox));
+    }
+    for number in 0..30 {
+        for topic in &topics {
+            publish(&*broker, topic, &number.to_string()).await;
+        }
+    }
+    for (_, inbox) in &open {
+        assert!(inbox.wait_for_handled(30).await.values().all(|count| *count == 1));
+    }
+    // No member was thought dead, which takes as long as a session.
+    assert!(started.elapsed() < Duration::from_secs(8), "{:?}", started.elapsed());
+    for (subscription, _) in open {
+        subscription.stop().await;
+    }
+    broker.close().await;
+}
+
+#[tokio::test]
 async fn the_order_of_a_partition_is_kept_and_others_do_not_wait_for_it() {
     let Some(broker) = broker(&[]).await else { return };
     let topic = unique();

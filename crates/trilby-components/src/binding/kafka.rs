@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures_util::future;
-use krafka::{Kafka, consumer::ConsumerRecord};
+use krafka::consumer::ConsumerRecord;
 use serde::Deserialize;
 use trilby_component::{
     CancellationToken, OpenRequest, Result,
@@ -35,12 +35,11 @@ pub async fn open(request: OpenRequest) -> Result<Arc<Binding>> {
     let producer = Producer::open(&kafka, &config).await?;
     let read =
         topics.topics.split(',').map(|topic| topic.trim().to_owned()).filter(|topic| !topic.is_empty()).collect();
-    let binding = Arc::new(Cluster { kafka, producer, headers, config, read, publish_topic: topics.publish_topic });
+    let binding = Arc::new(Cluster { producer, headers, config, read, publish_topic: topics.publish_topic });
     Ok(Arc::new(Binding { input: Some(binding.clone()), output: Some(binding) }))
 }
 
 struct Cluster {
-    kafka: Kafka,
     producer: Producer,
     headers: Headers,
     config: Config,
@@ -79,7 +78,6 @@ impl InputBinding for Cluster {
             }));
         }
         let group = Group {
-            kafka: &self.kafka,
             config: &self.config,
             producer: &self.producer,
             topics: &self.read,

@@ -10,7 +10,7 @@ use std::{
 
 use futures_util::future::BoxFuture;
 use krafka::{
-    CloseOptions, Kafka,
+    CloseOptions,
     consumer::{Consumer, ConsumerRebalanceListener, OffsetAndMetadata, TopicPartition},
     error::KrafkaError,
 };
@@ -37,7 +37,6 @@ const HANDOVER_LIMIT: Duration = Duration::from_secs(10);
 
 /// What a member needs.
 pub(crate) struct Group<'a> {
-    pub(crate) kafka: &'a Kafka,
     pub(crate) config: &'a Config,
     /// Asks for the topics before they are read.
     pub(crate) producer: &'a Producer,
@@ -70,7 +69,10 @@ impl Group<'_> {
         let lanes = Arc::new(Lanes::new(self.receiver, self.handling, Arc::new(wake)));
         let is_member = Arc::new(AtomicBool::new(false));
         let watch = Watch { lanes: Arc::clone(&lanes), consumer: Arc::clone(&ours), is_member: Arc::clone(&is_member) };
-        let builder = self.config.consumer(self.kafka.consumer(group))?.rebalance_listener(watch);
+        // A connection of its own: a server answers the requests of one connection in turn, and to a member that joins only
+        // when all others have spoken. Two members with one connection would wait for each other.
+        let kafka = self.config.connect().await?;
+        let builder = self.config.consumer(kafka.consumer(group))?.rebalance_listener(watch);
         let consumer = Arc::new(builder.build().await.map_err(explain)?);
         // It was empty: it is ours.
         let _ = ours.set(Arc::downgrade(&consumer));

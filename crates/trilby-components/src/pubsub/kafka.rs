@@ -8,7 +8,7 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use krafka::{Kafka, consumer::ConsumerRecord};
+use krafka::consumer::ConsumerRecord;
 use trilby_component::{
     CancellationToken, OpenRequest, Result,
     pubsub::{
@@ -31,11 +31,10 @@ pub async fn open(request: OpenRequest) -> Result<Arc<dyn PubSub>> {
     let headers = Headers::new(&config)?;
     let kafka = config.connect().await?;
     let producer = Producer::open(&kafka, &config).await?;
-    Ok(Arc::new(Broker { kafka, producer, headers, config }))
+    Ok(Arc::new(Broker { producer, headers, config }))
 }
 
 struct Broker {
-    kafka: Kafka,
     producer: Producer,
     headers: Headers,
     config: Config,
@@ -66,7 +65,6 @@ impl PubSub for Broker {
         stop: CancellationToken,
     ) -> Result<Subscription> {
         let group = Group {
-            kafka: &self.kafka,
             config: &self.config,
             producer: &self.producer,
             topics: std::slice::from_ref(&request.topic),
