@@ -141,7 +141,7 @@ pub const PUBSUB: &[Backend] = &[
         metadata: "{ name: url, value: 'ADDRESS' }",
         variable: Some("TRILBY_TEST_MQTT"),
         every_door: false,
-        // Handled at the same time, since the next message does not wait for the receipt of the one before.
+        // Messages are handled at the same time.
         except: &["events_of_one_publisher_arrive_in_order"],
     },
     Backend {
