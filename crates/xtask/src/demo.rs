@@ -74,7 +74,9 @@ pub(crate) const BROKERS: &[Broker] = &[
     Broker {
         name: "kafka",
         server: "kafka",
-        spec: "type: pubsub.kafka, version: v1, metadata: [{name: brokers, value: 'ADDRESS'}, {name: authType, value: none}]",
+        // From the beginning: the first order may be placed before its group has joined.
+        spec: "type: pubsub.kafka, version: v1, metadata: [{name: brokers, value: 'ADDRESS'}, \
+               {name: authType, value: none}, {name: initialOffset, value: oldest}]",
     },
 ];
 

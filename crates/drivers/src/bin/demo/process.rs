@@ -66,9 +66,21 @@ impl Site {
         write(&self.folder.path().join(".trilby/configuration.json"), json)
     }
 
+    /// The last lines that the services wrote.
+    pub(crate) fn end_of_log(&self) -> String {
+        const LINES: usize = 30;
+        let log = fs::read_to_string(self.log()).unwrap_or_default();
+        let lines: Vec<_> = log.lines().collect();
+        lines[lines.len().saturating_sub(LINES)..].join("\n")
+    }
+
+    fn log(&self) -> PathBuf {
+        self.folder.path().join("log")
+    }
+
     /// Starts the services and waits for the first answer; says how long that took.
     pub(crate) async fn start(&self) -> Result<(Services, Duration)> {
-        let log = self.folder.path().join("log");
+        let log = self.log();
         let open = || fs::OpenOptions::new().create(true).append(true).open(&log).map_err(|error| error.to_string());
         let started = Instant::now();
         let child = Command::new(&self.binary)
@@ -88,8 +100,7 @@ impl Site {
             }
             let ended = services.child.try_wait().map_err(|error| error.to_string())?;
             if ended.is_some() || started.elapsed() > Duration::from_secs(120) {
-                let log = fs::read_to_string(&log).unwrap_or_default();
-                return Err(format!("the services did not start; their log:\n{log}"));
+                return Err("the services did not start".to_owned());
             }
             tokio::time::sleep(Duration::from_millis(2)).await;
         }

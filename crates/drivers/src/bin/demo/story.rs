@@ -24,6 +24,11 @@ const SERVICES: u64 = 4;
 /// Tells it, and checks every claim on the way.
 pub(crate) async fn tell(options: Options) -> Result<()> {
     let site = Site::prepare(&options).await?;
+    let told = tell_at(&site, options).await;
+    told.map_err(|problem| format!("{problem}\n\nthe end of the services' log:\n{}", site.end_of_log()))
+}
+
+async fn tell_at(site: &Site, options: Options) -> Result<()> {
     println!("\nOrders: four Wasm services in one process, state in SQLite, a secret from a file\n");
     let (services, first) = site.start().await?;
     step("start", first, "four services compiled, started and answering");
@@ -33,7 +38,7 @@ pub(crate) async fn tell(options: Options) -> Result<()> {
     let order = order(&client).await?;
     sell_out(&client).await?;
     rush(&client).await?;
-    messages::tell(&client, &site, &order).await?;
+    messages::tell(&client, site, &order).await?;
     let rate = load(&client, &services).await?;
     let sockets = watch.finish()?;
     let resident = resident_kib(services.pid()?)?;
