@@ -113,5 +113,5 @@ impl Broker {
     }
 }
 
-/// The topics of the demo.
-const TOPICS: &[&str] = &["order-placed", "order-unbilled", "order-billed"];
+/// The topics of the demo, that of billing's outbox included.
+const TOPICS: &[&str] = &["order-placed", "order-unbilled", "order-billed", "defaultbillingorder-billedoutbox"];

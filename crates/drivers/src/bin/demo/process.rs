@@ -16,6 +16,8 @@ use crate::{Options, Result, client::Client};
 
 /// Port that the example's file gives the storefront.
 const PORT_IN_FILE: u16 = 8080;
+/// What `trilby run` logs when all apps are there and subscribed.
+const ALL_RUN: &str = "apps are running";
 /// When the example's report is due; a demo cannot wait for it.
 const NIGHTLY: &str = "0 0 3 * * *";
 
@@ -69,19 +71,25 @@ impl Site {
     /// The last lines that the services wrote.
     pub(crate) fn end_of_log(&self) -> String {
         const LINES: usize = 30;
-        let log = fs::read_to_string(self.log()).unwrap_or_default();
+        let log = self.read_log();
         let lines: Vec<_> = log.lines().collect();
         lines[lines.len().saturating_sub(LINES)..].join("\n")
+    }
+
+    fn read_log(&self) -> String {
+        fs::read_to_string(self.log()).unwrap_or_default()
     }
 
     fn log(&self) -> PathBuf {
         self.folder.path().join("log")
     }
 
-    /// Starts the services and waits for the first answer; says how long that took.
+    /// Starts the services; says how long the first answer took. Then waits until they hear messages and changes too:
+    /// with a real broker that can take seconds, and most forget what nobody has asked for yet.
     pub(crate) async fn start(&self) -> Result<(Services, Duration)> {
         let log = self.log();
         let open = || fs::OpenOptions::new().create(true).append(true).open(&log).map_err(|error| error.to_string());
+        let seen = self.read_log().len();
         let started = Instant::now();
         let child = Command::new(&self.binary)
             .args(["run", "-f", "dapr.yaml"])
@@ -94,9 +102,16 @@ impl Site {
             .map_err(|error| format!("{}: {error}", self.binary.display()))?;
         let mut services = Services { child };
         let client = Client::new(self.port);
+        let mut first_answer = None;
         loop {
-            if client.call("GET", "/orders", "").await.is_ok_and(|answer| answer.status == 200) {
-                return Ok((services, started.elapsed()));
+            match first_answer {
+                None if client.call("GET", "/orders", "").await.is_ok_and(|answer| answer.status == 200) => {
+                    first_answer = Some(started.elapsed());
+                }
+                Some(took) if self.read_log().get(seen..).is_some_and(|log| log.contains(ALL_RUN)) => {
+                    return Ok((services, took));
+                }
+                _ => {}
             }
             let ended = services.child.try_wait().map_err(|error| error.to_string())?;
             if ended.is_some() || started.elapsed() > Duration::from_secs(120) {
