@@ -355,7 +355,8 @@ async fn a_server_that_is_killed_under_load_costs_no_message() {
         }
         let duplicates = flood.arrive(&[&inbox]).await;
         eprintln!("{COUNT} messages, {ROUNDS} crashes, {duplicates} deliveries too many");
-        assert!(duplicates <= ROUNDS * 1000, "{duplicates}");
+        // The server has 1000 under way at most, and sends again what a slow machine takes long for.
+        assert!(duplicates <= 2 * ROUNDS * 1000, "{duplicates}");
         subscription.stop().await;
         broker.close().await;
     }
